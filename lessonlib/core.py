@@ -8,14 +8,16 @@ __all__ = ['SCALES', 'PACKAGES', 'LessonError', 'ConfigError', 'BoundMissed', 'c
            'atomic_path', 'versions', 'peak_rss_mb', 'process_seconds', 'append_result', 'read_results', 'new_result',
            'record_result']
 
-# %% ../nbs/lib/core.ipynb #7cc0bdfc
+# %% ../nbs/lib/core.ipynb #46fad52a
 import ast
 import contextlib
+import glob
 import json
 import os
 import platform
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -173,13 +175,17 @@ def cache_dir() -> Path: # A folder that exists
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../nbs/lib/core.ipynb #62d86dbb
+# %% ../nbs/lib/core.ipynb #0ed7b9f0
 def _remove(path: Path) -> None:
     if path.is_dir():
-        import shutil
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+def _sweep(path: Path, age: float = 86400) -> None:
+    for room in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - room.stat().st_mtime > age: _remove(room)
 
 @contextlib.contextmanager
 def atomic_path(
@@ -188,13 +194,15 @@ def atomic_path(
     "Give a temporary path that becomes `path` if the block succeeds and vanishes if it fails."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     room = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield room / path.name
-        if path.is_dir(): path.replace(room / "old")
+        if path.is_dir(): path.replace(room / f"{path.name}.old")
         (room / path.name).replace(path)
     except BaseException:
-        if not path.exists() and (room / "old").exists(): (room / "old").replace(path)
+        old = room / f"{path.name}.old"
+        if old.exists() and not path.exists(): old.replace(path)
         raise
     finally:
         _remove(room)
