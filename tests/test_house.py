@@ -1,0 +1,168 @@
+"""The rules of the house: one source for requirements, floors without cycles, a light import."""
+import ast
+import json
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import lessonlib
+from lessonlib.lessons import LESSONS
+from lessonlib.notebooks import checked_share, clean, differences, notebooks
+
+try:
+    import tomllib
+except ImportError:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+FORBIDDEN_AT_IMPORT = ("torch", "torchvision", "spacy", "matplotlib", "pandas", "fastai")
+
+
+def settings():
+    config = ConfigParser(delimiters=["="], inline_comment_prefixes=["#"])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return config["DEFAULT"]
+
+
+def setting_lines(key):
+    return [line.strip() for line in settings()[key].splitlines() if line.strip()]
+
+
+def modules():
+    return {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path
+            for path in sorted((ROOT / "lessonlib").rglob("*.py")) if not path.name.startswith("_")}
+
+
+def imports_of(path):
+    """All modules of the library that a file imports, at the top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.relative_to(ROOT).parent.as_posix().replace("/", ".").split(".")
+            base = base[:len(base) - node.level + 1]
+            found.add(".".join([*base, node.module or ""]).strip("."))
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name for name in found if name in modules()}
+
+
+def test_environment_yml_has_the_requirements_of_settings_ini():
+    lines = (ROOT / "environment.yml").read_text(encoding="utf-8").splitlines()
+    listed = [re.sub(r"^\s+- '?([^']*)'?$", r"\1", line) for line in lines if line.startswith("      - ")]
+    listed = [line for line in listed if not line.startswith("--")]
+    assert listed == setting_lines("requirements") + setting_lines("dev_requirements")
+
+
+def test_every_requirement_has_a_reason():
+    text = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    for requirement in setting_lines("requirements") + setting_lines("dev_requirements"):
+        assert re.search(re.escape(requirement) + r"\s+# \w+", text), requirement
+
+
+def test_constraints_pin_every_requirement():
+    pinned = {re.split(r"==", line)[0].lower().replace("_", "-")
+              for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    wanted = {re.split(r"[<>=;! ]", line)[0].lower()
+              for line in setting_lines("requirements") + setting_lines("dev_requirements")}
+    assert wanted <= pinned
+
+
+def test_pyproject_and_settings_agree():
+    nbdev = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["nbdev"]
+    for key in ("lib_name", "lib_path", "nbs_path"):
+        assert nbdev[key] == settings()[key], key
+    assert lessonlib.__version__ == settings()["version"]
+
+
+def test_imports_go_downwards_and_never_in_a_circle():
+    graph = {name: imports_of(path) for name, path in modules().items()}
+    done, open_ = set(), []
+
+    def visit(name):
+        assert name not in open_, f"a circle: {' -> '.join([*open_, name])}"
+        if name in done: return
+        open_.append(name)
+        for other in sorted(graph[name]): visit(other)
+        open_.pop()
+        done.add(name)
+
+    for name in graph: visit(name)
+    lessons = {lesson.module for lesson in LESSONS.values()}
+    for name, imported in graph.items():
+        floor_of_lessons = name in lessons or any(name.startswith(f"{module}_") for module in lessons)
+        if not floor_of_lessons: assert not imported & lessons, f"{name} imports a lesson"
+        if not floor_of_lessons and ".samples" not in name:
+            assert not any(".samples" in other for other in imported), f"{name} imports a sample maker"
+
+
+def test_every_module_has_its_notebook():
+    exported = {}
+    for path in notebooks():
+        text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+        if match := re.search(r"^#\| default_exp (\S+)", text, re.MULTILINE): exported[f"lessonlib.{match[1]}"] = path
+    assert set(modules()) == set(exported)
+
+
+def test_every_lesson_has_its_notebook_and_uniform_exports():
+    import importlib
+    for lesson in LESSONS.values():
+        assert (ROOT / "nbs" / lesson.notebook).is_file()
+        module = importlib.import_module(lesson.module)
+        for name in ("CONFIGS", "get_dls", "get_learner", "fit", "build_model"):
+            assert hasattr(module, name), f"{lesson.module} lacks {name}"
+        assert set(module.CONFIGS) == {"sample", "small", "full"}
+
+
+def test_modules_are_in_step_and_notebooks_are_clean():
+    assert clean(notebooks(), check=True) == []
+    assert differences(ROOT) == []
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_notebooks_are_made_of_small_cells_with_prose(path):
+    cells = nbformat.read(path, as_version=4).cells
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
+    exported = [len(cell.source.splitlines()) for cell in cells
+                if cell.cell_type == "code" and "#| export" in cell.source]
+    assert lengths[-1] <= 40 if exported and max(exported) == lengths[-1] else lengths[-1] <= 30
+    checked, with_output = checked_share(nbformat.read(path, as_version=4))
+    if path.parent.name == "nbs": assert checked >= .6 * with_output, f"{checked} of {with_output} outputs are checked"
+    if path.parent.name == "nbs": assert lengths[len(lengths) // 2] <= 5 and lengths[int(.9 * len(lengths))] <= 15
+    assert path.stat().st_size < 2**20
+    assert "widgets" not in nbformat.read(path, as_version=4).metadata
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_every_picture_has_an_alternative_text(path):
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = output.metadata.get("image/png", {}).get("alt", "")
+                assert len(alt) > 15, f"the picture of cell {number} has no alternative text"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_public_functions_are_typed_and_documented(module):
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.col_offset == 0:
+            assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"
+            for argument in node.args.args + node.args.kwonlyargs:
+                assert argument.annotation, f"{module}.{node.name}({argument.arg}) has no type"
+            assert node.returns, f"{module}.{node.name} has no return type"
+
+
+def test_import_is_light():
+    code = ("import sys, time, json; start = time.perf_counter(); import lessonlib, lessonlib.core, lessonlib.data, "
+            "lessonlib.lessons; print(json.dumps([time.perf_counter() - start, sorted(sys.modules)]))")
+    runs = [json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+            for _ in range(3)]
+    assert min(seconds for seconds, _ in runs) < 1
+    assert not {name.split(".")[0] for name in runs[0][1]} & set(FORBIDDEN_AT_IMPORT)
