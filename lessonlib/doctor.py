@@ -28,13 +28,14 @@ class Finding:
         "Write the finding as a line that begins with [OK] or [FAIL]."
         return f"{'[OK]  ' if self.ok else '[FAIL]'} {self.what}"
 
-# %% ../nbs/lib/doctor.ipynb #9b6f2df5
+# %% ../nbs/lib/doctor.ipynb #0a10a9cc
 def check_python() -> Finding: # Python itself
     "Look at the version of Python."
     required = metadata.metadata("lessonlib")["Requires-Python"] or ">=3.10"
     from packaging.specifiers import SpecifierSet
     ok = platform.python_version() in SpecifierSet(required)
-    return Finding(ok, f"Python {platform.python_version()}" + ("" if ok else f": install Python {required}"))
+    advice = "" if ok else f": install Python {required}"
+    return Finding(ok, f"Python {platform.python_version()}{advice}")
 
 def check_package(
     requirement: str, # As in settings.ini, e.g. 'torch>=2.6'
@@ -43,15 +44,16 @@ def check_package(
     from packaging.requirements import Requirement
     wish = Requirement(requirement)
     if wish.marker and not wish.marker.evaluate({"extra": ""}): return None
+    install = f"pip install '{wish.name}{wish.specifier}'"
     try:
         found = metadata.version(wish.name)
     except metadata.PackageNotFoundError:
-        return Finding(False, f"{wish.name} is not installed: pip install '{wish.name}{wish.specifier}'")
+        return Finding(False, f"{wish.name} is not installed: {install}")
     ok = wish.specifier.contains(found, prereleases=True)
-    advice = "" if ok else f", needs {wish.specifier}: pip install '{wish.name}{wish.specifier}'"
+    advice = "" if ok else f", needs {wish.specifier}: {install}"
     return Finding(ok, f"{wish.name} {found}{advice}")
 
-# %% ../nbs/lib/doctor.ipynb #ff26e9b4
+# %% ../nbs/lib/doctor.ipynb #8c4f09f7
 def check_torch() -> Finding: # Whether they work together
     "Call an operation of torchvision that needs the torch it was built for."
     try:
@@ -59,17 +61,20 @@ def check_torch() -> Finding: # Whether they work together
         from torchvision.ops import nms
         nms(torch.zeros(1, 4), torch.zeros(1), .5)
     except Exception as error:
-        return Finding(False, f"torch and torchvision do not fit together ({str(error).splitlines()[0]}): "
-                              "install both from the same place, pip install --force-reinstall torch torchvision")
+        reason = str(error).splitlines()[0]
+        return Finding(False, f"torch and torchvision do not fit together ({reason}): "
+                              "install both from the same place, "
+                              "pip install --force-reinstall torch torchvision")
     return Finding(True, "torch and torchvision work together")
 
-# %% ../nbs/lib/doctor.ipynb #eb2608c7
+# %% ../nbs/lib/doctor.ipynb #e41433f3
 def check_machine() -> Iterator[Finding]: # Processor and disk
     "Look at the processor or GPU and the free disk space."
     import torch
     try:
         device, cores = default_device(), os.cpu_count()
-        gpu = torch.cuda.get_device_name() if device.type == "cuda" else f"{cores} cores, {torch.get_num_threads()} threads"
+        if device.type == "cuda": gpu = torch.cuda.get_device_name()
+        else: gpu = f"{cores} cores, {torch.get_num_threads()} threads"
         yield Finding(True, f"computes on {device} ({gpu})")
     except LessonError as error:
         yield Finding(False, str(error))
@@ -77,7 +82,7 @@ def check_machine() -> Iterator[Finding]: # Processor and disk
     advice = "" if free > 2 else ": free some, or set LESSONS_CACHE to a folder on a larger disk"
     yield Finding(free > 2, f"{free:.0f} GB free at {folder}{advice}")
 
-# %% ../nbs/lib/doctor.ipynb #de94aa0d
+# %% ../nbs/lib/doctor.ipynb #90e2a44e
 def check_data(
     name: str, # A name in the catalogue
     scale: str, # One of `SCALES`
@@ -89,7 +94,8 @@ def check_data(
         return Finding(False, f"data {name}: {error}")
     if folder: return Finding(True, f"data {name} ({row.source}) at {folder}")
     advice = "" if scale == "sample" else ", or set LESSONS_DATA to a folder that has it"
-    return Finding(False, f"data {name} ({row.source}) is not there: run lessons data {name} --scale {scale}{advice}")
+    return Finding(False, f"data {name} ({row.source}) is not there: "
+                          f"run lessons data {name} --scale {scale}{advice}")
 
 def examine(
     scale: str | None = None, # The scale whose data is looked for; the current one if not given

