@@ -6,7 +6,7 @@
 __all__ = ['app', 'Scale', 'Names', 'program', 'list_lessons', 'results_table', 'run', 'check_settings', 'data', 'doctor',
            'results', 'main']
 
-# %% ../nbs/lib/cli.ipynb #55fb938e
+# %% ../nbs/lib/cli.ipynb #1f867c80
 import importlib
 import json
 import os
@@ -21,18 +21,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .core import SCALES, ConfigError, LessonError, current_scale, current_seed, output_dir, parse_overrides, scaled
+from .core import SCALES, ConfigError, LessonError, current_scale, current_seed
+from .core import output_dir, parse_overrides, scaled
 from .core import read_results as read_results_file
 from .lessons import LESSONS
 
-# %% ../nbs/lib/cli.ipynb #f51c10f8
+# %% ../nbs/lib/cli.ipynb #ee36f4ad
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 @app.callback()
 def program() -> None:
     "Executable deep-learning lessons: run them, fetch their data, look at their results."
 
-Scale = Annotated[str, typer.Option("--scale", help=f"{', '.join(SCALES)}; default: LESSONS_SCALE, or sample")]
+Scale = Annotated[str, typer.Option(
+    "--scale", help=f"{', '.join(SCALES)}; default: LESSONS_SCALE, or sample")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")]
 
 def _console() -> Console:
@@ -42,16 +44,17 @@ def _set_scale(scale: str) -> str:
     if scale: os.environ["LESSONS_SCALE"] = scale
     return current_scale()
 
-# %% ../nbs/lib/cli.ipynb #da3f057d
+# %% ../nbs/lib/cli.ipynb #90f586de
 @app.command("list")
 def list_lessons() -> None:
     "List the lessons: notebook, task, data sets, metric."
     table = Table("lesson", "notebook", "what you build", "data", "metric")
     for lesson in LESSONS.values():
-        table.add_row(lesson.name, lesson.notebook, lesson.title, ", ".join(lesson.datasets), lesson.metric)
+        sets = ", ".join(lesson.datasets)
+        table.add_row(lesson.name, lesson.notebook, lesson.title, sets, lesson.metric)
     _console().print(table)
 
-# %% ../nbs/lib/cli.ipynb #3bbf9749
+# %% ../nbs/lib/cli.ipynb #617ce13b
 def _number(value: Any, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}" if digits else f"{value:.0f}"
 
@@ -60,12 +63,14 @@ def results_table(
 ) -> Table: # To be printed
     "Lay results out: lesson, data, metric, value, bound, baseline, seconds, memory."
     from lessonlib.runner import passed
-    table = Table("lesson", "scale", "data", "metric", "value", "bound", "baseline", "seconds", "peak MB", "seed", "")
+    table = Table("lesson", "scale", "data", "metric", "value", "bound", "baseline",
+                  "seconds", "peak MB", "seed", "")
     for r in results:
         source = f"{r['dataset']} ({'made' if r['made'] else 'real'})"
         numbers = [_number(r[key]) for key in ("value", "bound", "baseline")]
-        table.add_row(r["lesson"], r["scale"], source, r["metric"], *numbers, _number(r["seconds"], 0),
-                      _number(r["peak_rss_mb"], 0), str(r["seed"]), "ok" if passed(r) else "FAILED")
+        table.add_row(r["lesson"], r["scale"], source, r["metric"], *numbers,
+                      _number(r["seconds"], 0), _number(r["peak_rss_mb"], 0), str(r["seed"]),
+                      "ok" if passed(r) else "FAILED")
     return table
 
 def _bar(bars: Progress, name: str) -> Callable[[int, int], None]:
@@ -73,23 +78,27 @@ def _bar(bars: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: bars.update(bar, completed=done, total=total)
 
 def _progress(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TextColumn("cells"),
-                    TimeElapsedColumn(), console=console)
+    return Progress(TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(),
+                    TextColumn("cells"), TimeElapsedColumn(), console=console)
 
-# %% ../nbs/lib/cli.ipynb #173d9d99
+# %% ../nbs/lib/cli.ipynb #f1ca5c6d
 @app.command()
 def run(
     names: Names = None,
     scale: Scale = "",
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="K=V", help="Change a setting of CONFIGS")] = None,
+    set_: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="K=V", help="Change a setting of CONFIGS")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Default: LESSONS_SEED, or 42")] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: LESSONS_OUT, or runs")] = None,
+    out: Annotated[Path | None, typer.Option(
+        "--out", metavar="DIR", help="Default: LESSONS_OUT, or runs")] = None,
 ) -> None:
-    "Run lessons (all by default) and print a table of their results; status 1 if one fails or misses its bound."
+    """Run lessons (all by default) and print a table of their results;
+    status 1 if one fails or misses its bound."""
     from lessonlib.runner import Run, choose_lessons, passed, run_lesson
     overrides = ",".join([*filter(None, [os.environ.get("LESSONS_SET")]), *(set_ or [])])
     parse_overrides(overrides)
-    task = Run(_set_scale(scale), overrides, current_seed() if seed is None else seed, out or output_dir())
+    task = Run(_set_scale(scale), overrides, current_seed() if seed is None else seed,
+               out or output_dir())
     console, results = _console(), []
     lessons = choose_lessons(names or [])
     check_settings(lessons, overrides)
@@ -98,7 +107,8 @@ def run(
             results.append(run_lesson(lesson, task, _bar(bars, lesson.name)))
     console.print(results_table(results))
     for result in results:
-        if not passed(result): console.print(f"[FAIL] {result['lesson']}: {result.get('error')}", markup=False)
+        if not passed(result):
+            console.print(f"[FAIL] {result['lesson']}: {result.get('error')}", markup=False)
     if not all(map(passed, results)): raise typer.Exit(1)
 
 # %% ../nbs/lib/cli.ipynb #42af08f8
@@ -115,7 +125,7 @@ def check_settings(
             except ConfigError as error:
                 raise ConfigError(f"{lesson.name}: {error}") from error
 
-# %% ../nbs/lib/cli.ipynb #6031c96f
+# %% ../nbs/lib/cli.ipynb #9d998c74
 @app.command()
 def data(
     names: Names = None,
@@ -124,13 +134,16 @@ def data(
     "Fetch and check data sets and pretrained weights (all by default)."
     from lessonlib.data import catalogue, dataset, get_data
     chosen, failures = _set_scale(scale), 0
-    weights = sorted({name for lesson in LESSONS.values() for name in lesson.weights}) if chosen != "full" else []
+    pretrained = {name for lesson in LESSONS.values() for name in lesson.weights}
+    weights = sorted(pretrained) if chosen != "full" else []
     known = [*catalogue()["datasets"], *weights]
     for name in names or known:
-        if name not in known: raise ConfigError(f"no data set is called {name!r}; there are {', '.join(known)}")
+        if name not in known:
+            raise ConfigError(f"no data set is called {name!r}; there are {', '.join(known)}")
     for name in names or known:
         try:
-            what = f"data {name} ({dataset(name).source}) at {get_data(name)}" if name not in weights else _weights(name)
+            if name in weights: what = _weights(name)
+            else: what = f"data {name} ({dataset(name).source}) at {get_data(name)}"
             print(f"[OK]   {what}", flush=True)
         except LessonError as error:
             failures += 1
@@ -141,7 +154,7 @@ def _weights(name: str) -> str:
     from lessonlib.backbones import WEIGHTS
     return f"weights {name} at {WEIGHTS[name]()}"
 
-# %% ../nbs/lib/cli.ipynb #ceb0710d
+# %% ../nbs/lib/cli.ipynb #64e3cedb
 @app.command()
 def doctor(scale: Scale = "") -> None:
     "Look at the installation, the machine and the data; status 1 if something needs doing."
@@ -152,10 +165,13 @@ def doctor(scale: Scale = "") -> None:
         ok &= finding.ok
     if not ok: raise typer.Exit(1)
 
+# %% ../nbs/lib/cli.ipynb #a4e44884
 @app.command()
 def results(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Default: LESSONS_OUT, or runs")] = None,
+    as_json: Annotated[bool, typer.Option(
+        "--json", help="One JSON object a line, for programs")] = False,
+    out: Annotated[Path | None, typer.Option(
+        "--out", metavar="DIR", help="Default: LESSONS_OUT, or runs")] = None,
 ) -> None:
     "Show the recorded results."
     found = read_results_file(out or output_dir())

@@ -141,7 +141,7 @@ def set_seed(
     torch.manual_seed(seed)
     return seed
 
-# %% ../nbs/lib/core.ipynb #79e868db
+# %% ../nbs/lib/core.ipynb #7156af3b
 def default_device() -> "torch.device": # The device that lessons compute on
     "Return `LESSONS_DEVICE` if set, else the first GPU, else the CPU; raises `ConfigError`."
     import torch
@@ -149,7 +149,7 @@ def default_device() -> "torch.device": # The device that lessons compute on
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise ConfigError(f"LESSONS_DEVICE={name!r} cannot be used here ({reason}); "
                           "expected cpu, cuda or mps, as the machine has it") from error
     return torch.device(name)

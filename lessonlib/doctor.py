@@ -53,7 +53,7 @@ def check_package(
     advice = "" if ok else f", needs {wish.specifier}: {install}"
     return Finding(ok, f"{wish.name} {found}{advice}")
 
-# %% ../nbs/lib/doctor.ipynb #8c4f09f7
+# %% ../nbs/lib/doctor.ipynb #508b87d1
 def check_torch() -> Finding: # Whether they work together
     "Call an operation of torchvision that needs the torch it was built for."
     try:
@@ -61,7 +61,7 @@ def check_torch() -> Finding: # Whether they work together
         from torchvision.ops import nms
         nms(torch.zeros(1, 4), torch.zeros(1), .5)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         return Finding(False, f"torch and torchvision do not fit together ({reason}): "
                               "install both from the same place, "
                               "pip install --force-reinstall torch torchvision")

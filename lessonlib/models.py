@@ -66,13 +66,17 @@ def save_model(
                          "Free some disk space or choose another folder") from error
     return path
 
-# %% ../nbs/lib/models.ipynb #3d1bc38f
+# %% ../nbs/lib/models.ipynb #fc06a0c6
 def _read_card(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         expected = {*ModelCard.__dataclass_fields__, "sha256"}
         if not isinstance(content, dict) or set(content) != expected:
             raise ValueError("keys missing or unknown")
+        dicts = expected - {"lesson", "seed", "sha256"}
+        if wrong := sorted(key for key in dicts if not isinstance(content[key], dict)):
+            raise ValueError(f"{', '.join(wrong)}: expected an object")
+        if not isinstance(content["lesson"], str): raise ValueError("lesson: expected a name")
     except FileNotFoundError as error:
         raise ModelError(f"{file.parent} is no saved model: {_CARD} is missing. "
                          "Give the folder that `save_model` wrote") from error
@@ -97,7 +101,7 @@ def _builder(lesson: str) -> Callable[..., nn.Module]:
                          f"there are {', '.join(LESSONS)}")
     return importlib.import_module(LESSONS[lesson].module).build_model
 
-# %% ../nbs/lib/models.ipynb #3d7fa51f
+# %% ../nbs/lib/models.ipynb #4af65fab
 def load_model(
     path: Path | str, # The folder that `save_model` wrote
     build: Callable[..., nn.Module] | None = None, # Used in place of the lesson's `build_model`
@@ -111,7 +115,7 @@ def load_model(
         model = (build or _builder(card.lesson))(**card.architecture)
         safetensors.torch.load_model(model, str(path / _WEIGHTS))
     except (SafetensorError, RuntimeError, TypeError) as error:
-        reason, version = str(error).splitlines()[0], card.versions.get("lessonlib", "?")
+        reason, version = str(error).partition("\n")[0], card.versions.get("lessonlib", "?")
         raise ModelError(f"{path} does not fit this version of the lesson ({reason}). It was "
                          f"saved with lessonlib {version}; install that version") from error
     return model.eval(), card

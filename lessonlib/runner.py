@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['notebook_path', 'choose_lessons', 'Run', 'run_notebook', 'run_lesson', 'passed']
 
-# %% ../nbs/lib/runner.ipynb #51f8c498
+# %% ../nbs/lib/runner.ipynb #5d9e1fd4
 import os
 import re
 import subprocess
@@ -15,20 +15,22 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from .core import ConfigError, append_result, atomic_path, checkout, new_result, read_results
+from .core import ConfigError, atomic_path, checkout
+from .core import append_result, new_result, read_results
 from .data import dataset
 from .lessons import LESSONS, Lesson
 
-# %% ../nbs/lib/runner.ipynb #13571ceb
+# %% ../nbs/lib/runner.ipynb #5aba1e7f
 def notebook_path(
     lesson: Lesson, # A row of `LESSONS`
 ) -> Path: # A file that exists
-    "Return the notebook of a lesson, in the checkout or inside the installed package; raises `ConfigError`."
+    "Return a lesson's notebook, in the checkout or in the installed package; raises `ConfigError`."
     import lessonlib
     root = checkout()
     folder = root / "nbs" if root else Path(lessonlib.__file__).parent / "_notebooks"
     path = folder / lesson.notebook
-    if not path.is_file(): raise ConfigError(f"the notebook {path} is missing; install lessonlib again")
+    if not path.is_file():
+        raise ConfigError(f"the notebook {path} is missing; install lessonlib again")
     return path
 
 def choose_lessons(
@@ -37,10 +39,11 @@ def choose_lessons(
     "Look lessons up; raises `ConfigError` for an unknown name."
     names = list(names)
     for name in names:
-        if name not in LESSONS: raise ConfigError(f"no lesson is called {name!r}; there are {', '.join(LESSONS)}")
+        if name not in LESSONS:
+            raise ConfigError(f"no lesson is called {name!r}; there are {', '.join(LESSONS)}")
     return [lesson for name, lesson in LESSONS.items() if name in names or not names]
 
-# %% ../nbs/lib/runner.ipynb #97cf4641
+# %% ../nbs/lib/runner.ipynb #8aa84ba3
 @dataclass(frozen=True)
 class Run:
     "What a lesson is asked to do."
@@ -51,13 +54,16 @@ class Run:
 
     def environment(self) -> dict[str, str]: # Variables
         "Return the environment variables that tell a lesson what to do."
-        return {"LESSONS_SCALE": self.scale, "LESSONS_SET": self.overrides, "LESSONS_SEED": str(self.seed),
-                "LESSONS_OUT": str(self.out.resolve()), "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        return {"LESSONS_SCALE": self.scale, "LESSONS_SET": self.overrides,
+                "LESSONS_SEED": str(self.seed), "LESSONS_OUT": str(self.out.resolve()),
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
 
+# %% ../nbs/lib/runner.ipynb #3d345754
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 def _reason(error: BaseException) -> str:
-    ename, evalue = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    ename = getattr(error, "ename", type(error).__name__)
+    evalue = getattr(error, "evalue", str(error))
     return _ANSI.sub("", f"{ename}: {evalue}").strip()
 
 def _execute(notebook: Any, run: Run, progress: Callable[[int, int], None]) -> str | None:
@@ -92,7 +98,7 @@ def run_notebook(
         temporary.write_text(nbformat.writes(notebook), encoding="utf-8")
     return reason
 
-# %% ../nbs/lib/runner.ipynb #ba6b2fc6
+# %% ../nbs/lib/runner.ipynb #7a15fe0f
 def run_lesson(
     lesson: Lesson, # A row of `LESSONS`
     run: Run, # What it is asked to do
@@ -101,14 +107,16 @@ def run_lesson(
     "Run a lesson and return its result; a failure is recorded, not raised."
     before = len(read_results(run.out))
     reason = run_notebook(notebook_path(lesson), run, progress)
-    recorded = [result for result in read_results(run.out)[before:] if result["lesson"] == lesson.name]
+    added = read_results(run.out)[before:]
+    recorded = [result for result in added if result["lesson"] == lesson.name]
     if recorded: return {**recorded[-1], **({"error": reason} if reason else {})}
     with patch.dict(os.environ, run.environment()):
         name = re.search(r"\bdataset=(\w+)", run.overrides)
         known = name and name[1] in lesson.datasets
         row = dataset(name[1] if name and known else lesson.datasets[0], run.scale)
         result = new_result(lesson.name, row.name, row.made, None, None, None)
-    failed = {**result, "seconds": None, "peak_rss_mb": None, "error": reason or "recorded no result"}
+    failed = {**result, "seconds": None, "peak_rss_mb": None,
+              "error": reason or "recorded no result"}
     append_result(failed, run.out)
     return failed
 

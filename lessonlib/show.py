@@ -15,15 +15,16 @@ import numpy as np
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-# %% ../nbs/lib/show.ipynb #928649e7
+# %% ../nbs/lib/show.ipynb #c3e4cc1d
 DPI = 80
 
 def show_figure(
     fig: Figure, # What was drawn
     alt: str, # What a reader would see: the kind of figure, the axes, the finding
 ) -> None:
-    "Display a figure once, with an alternative text, and close it; raises `ValueError` without a text."
-    if not alt.strip(): raise ValueError("show_figure needs alt: say in a sentence what the figure shows")
+    "Display a figure once with an alternative text and close it; raises `ValueError` without one."
+    if not alt.strip():
+        raise ValueError("show_figure needs alt: say in a sentence what the figure shows")
     picture = io.BytesIO()
     fig.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     plt.close(fig)
@@ -42,7 +43,7 @@ def to_array(
     if array.ndim == 3 and array.shape[-1] == 1: array = array[..., 0]
     return np.clip(array, 0, 1) if array.dtype.kind == "f" else array
 
-# %% ../nbs/lib/show.ipynb #6b3ef97d
+# %% ../nbs/lib/show.ipynb #b22ffb72
 def image_grid(
     images: Sequence[Any], # Pictures, as `to_array` takes them
     titles: Sequence[str] | None = None, # A line above each
@@ -52,16 +53,19 @@ def image_grid(
     "Draw pictures in a grid; raises `ValueError` if there are none or the titles do not fit."
     if not len(images): raise ValueError("image_grid got no pictures")
     titles = [""] * len(images) if titles is None else [str(title) for title in titles]
-    if len(titles) != len(images): raise ValueError(f"{len(images)} pictures have {len(titles)} titles")
+    if len(titles) != len(images):
+        raise ValueError(f"{len(images)} pictures have {len(titles)} titles")
     ncols = min(ncols, len(images))
     nrows = -(-len(images) // ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=(size * ncols, size * nrows), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(nrows, ncols, figsize=(size * ncols, size * nrows),
+                             squeeze=False, layout="constrained")
     for ax in axes.flat: ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles):
         ax.imshow(to_array(image), cmap="gray")
         ax.set_title(title, fontsize=9)
     return fig
 
+# %% ../nbs/lib/show.ipynb #20dc109d
 def show_images(
     images: Sequence[Any], # Pictures, as `to_array` takes them
     titles: Sequence[str] | None = None, # A line above each
@@ -73,7 +77,7 @@ def show_images(
     "Show pictures in a grid, with titles and an alternative text."
     show_figure(image_grid(images, titles, ncols, size), alt)
 
-# %% ../nbs/lib/show.ipynb #1bfbb3f9
+# %% ../nbs/lib/show.ipynb #4148e997
 def plot_losses(
     learn: Any, # A fastai `Learner` that was trained
     alt: str, # What a reader would see
@@ -81,7 +85,8 @@ def plot_losses(
     "Show the smoothed training loss of each batch and the validation loss of each epoch."
     recorder = learn.recorder
     fig, ax = plt.subplots(figsize=(5, 3))
-    ax.plot(range(1, len(recorder.losses) + 1), [float(loss) for loss in recorder.losses], label="training")
+    losses = [float(loss) for loss in recorder.losses]
+    ax.plot(range(1, len(losses) + 1), losses, label="training")
     ax.plot(recorder.iters, [row[1] for row in recorder.values], "o-", label="validation")
     ax.set(xlabel="batches", ylabel="loss")
     ax.legend()

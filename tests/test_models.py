@@ -71,3 +71,11 @@ def test_arguments_that_the_lesson_does_not_know_are_refused(saved):
     card["architecture"] = {"n": 3, "command": "rm"}
     (saved / "model.json").write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(ModelError, match="does not fit"): load_model(saved, build)
+
+
+@pytest.mark.parametrize(("key", "value"), [("versions", []), ("architecture", "rm"), ("lesson", ["pets"])])
+def test_a_card_of_the_wrong_types_is_refused(saved, key, value):
+    card = json.loads((saved / "model.json").read_text(encoding="utf-8"))
+    card[key] = value
+    (saved / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"is not the card of a model .*{key}"): load_model(saved, build)
