@@ -37,14 +37,14 @@ def notebooks(
         if not path.is_file(): raise NotebookError(f"there is no notebook {path}")
     return [path for path in chosen if ".ipynb_checkpoints" not in path.parts]
 
-# %% ../nbs/lib/notebooks.ipynb #55ac8c8b
+# %% ../nbs/lib/notebooks.ipynb #d69dcfef
 def tidy(
     notebook: NotebookNode, # Any notebook
 ) -> NotebookNode: # Its canonical form
     "Clean a notebook as nbdev does, keep alternative texts, drop widget state, number code cells."
     from nbdev.clean import clean_nb
     clean = copy.deepcopy(notebook)
-    clean_nb(clean, clean_ids=True, allowed_out_metadata_keys=["image/png"])
+    clean_nb(clean, clean_ids=True, allowed_out_metadata_keys=["image/png", "image/jpeg"])
     clean = nbformat.from_dict(clean)
     clean.metadata.pop("widgets", None)
     code = [cell for cell in clean.cells if cell.cell_type == "code"]

@@ -8,7 +8,7 @@ __all__ = ['CONFIGS', 'BOUNDS', 'breed_of', 'species_of', 'is_whole', 'find_pict
            'get_learner', 'confused_df', 'make_card', 'prepare_picture', 'predict_picture', 'pooled_features',
            'fit_probe', 'fit']
 
-# %% ../nbs/01_pets.ipynb #cca1d475
+# %% ../nbs/01_pets.ipynb #c0f02067
 import re
 import warnings
 from collections.abc import Sequence
@@ -31,29 +31,32 @@ from fastai.metrics import error_rate
 from fastai.vision.augment import RandomResizedCropGPU, Resize, aug_transforms
 from fastai.vision.core import PILImage
 from fastai.vision.data import ImageBlock
-from fastai.vision.learner import create_vision_model, vision_learner
+from fastai.vision.learner import create_vision_model
 from PIL import Image
 from torch import nn
 
 from .backbones import backbone
-from .core import current_seed, default_device, output_dir
+from .core import ConfigError, current_seed, default_device, output_dir
 from .data import DataError
 from .models import ModelCard
 from .numerics import apply_numerics
 
-# %% ../nbs/01_pets.ipynb #41f5cff5
-_LITE: dict[str, Any] = dict(
-    dataset="pets", target="breed", arch="efficientnet_lite0", arch_large="efficientnet_lite0", bs=32, lr_head=1e-2,
-    probe_C=.01, numerics="channels_last", workers=0, cache=True, skip_broken=False)
+# %% ../nbs/01_pets.ipynb #8519a657
+_LAPTOP: dict[str, Any] = {
+    "dataset": "pets", "target": "breed", "arch": "efficientnet_lite0", "size": 64,
+    "arch_large": "efficientnet_lite0", "size_large": 96, "bs": 32, "epochs": (3, 2, 4),
+    "lr_head": 1e-2, "lrs": (5e-4, 2e-3), "lrs_final": (5e-4, 2e-3), "probe_C": .01,
+    "numerics": "channels_last", "workers": 0, "cache": True, "skip_broken": False}
+_GENTLE = {"lrs": (1e-6, 1e-4), "lrs_final": (1e-6, 1e-4)}
 CONFIGS: dict[str, dict[str, Any]] = {
-    "sample": {**_LITE, "size": 64, "size_large": 96, "epochs": (2, 2, 3), "lrs": (1e-4, 1e-3), "lrs_final": (1e-4, 1e-3)},
-    "small": {**_LITE, "size": 160, "size_large": 224, "epochs": (2, 1, 1), "lrs": (1e-6, 1e-4), "lrs_final": (1e-6, 1e-4)},
-    "full": {**_LITE, "arch": "resnet34", "arch_large": "resnet50", "size": 224, "size_large": 299, "bs": 64,
-             "epochs": (4, 2, 3), "lrs": (1e-6, 1e-4), "lrs_final": (1e-6, 1e-4), "workers": 8, "cache": False,
+    "sample": _LAPTOP,
+    "small": {**_LAPTOP, **_GENTLE, "size": 128, "size_large": 224, "epochs": (2, 1, 1)},
+    "full": {**_LAPTOP, **_GENTLE, "arch": "resnet34", "size": 224, "arch_large": "resnet50",
+             "size_large": 299, "bs": 64, "epochs": (4, 2, 3), "workers": 8, "cache": False,
              "numerics": "channels_last+amp"}}
 BOUNDS: dict[tuple[str, str], float] = {} # Worst acceptable error rate by (dataset, scale)
 
-# %% ../nbs/01_pets.ipynb #172f898e
+# %% ../nbs/01_pets.ipynb #0fd39f6f
 _NAME = re.compile(r"([A-Za-z].*)_\d+\.(?:jpe?g|png)", re.IGNORECASE)
 _FOLDERS = {"cats": "cat", "dogs": "dog"}
 
@@ -63,8 +66,8 @@ def breed_of(
     "Read the breed out of a file name; raises `DataError` if there is none."
     match = _NAME.fullmatch(Path(path).name)
     if not match:
-        raise DataError(f"{path} has no label: expected a breed and a number, such as Maine_Coon_12.jpg. "
-                        "Rename the picture or take it out of the folder")
+        raise DataError(f"{path} has no label: expected a breed and a number, such as "
+                        "Maine_Coon_12.jpg. Rename the picture or take it out of the folder")
     return match[1]
 
 def species_of(
@@ -74,7 +77,7 @@ def species_of(
     path = Path(path)
     return _FOLDERS.get(path.parent.name) or ("cat" if breed_of(path)[0].isupper() else "dog")
 
-# %% ../nbs/01_pets.ipynb #4d9fc927
+# %% ../nbs/01_pets.ipynb #4b8132a4
 def is_whole(
     file: Path, # A picture in any format
 ) -> bool: # False if it is cut off or no picture
@@ -83,7 +86,8 @@ def is_whole(
         with file.open("rb") as opened:
             start, size = opened.read(3), opened.seek(0, 2)
             opened.seek(max(0, size - 64))
-            if start == b"\xff\xd8\xff" and opened.read().rstrip(b"\0\r\n").endswith(b"\xff\xd9"): return True
+            ends = opened.read().rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+        if start == b"\xff\xd8\xff" and ends: return True
         with Image.open(file) as image: image.load()
     except (OSError, SyntaxError, ValueError, EOFError):
         return False
@@ -91,32 +95,37 @@ def is_whole(
 
 def _refuse(files: Sequence[Path | str], what: str, skip: bool) -> None:
     if not files: return
-    names = ", ".join(str(file) for file in files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+    names = ", ".join(str(file) for file in files[:5])
+    if len(files) > 5: names += f" and {len(files) - 5} more"
     message = f"{len(files)} of the pictures {what}: {names}"
-    if not skip: raise DataError(f"{message}. Fetch the data again, or leave them out with skip_broken=True")
+    if not skip:
+        raise DataError(f"{message}. Fetch the data again, or leave them out with skip_broken=True")
     warnings.warn(f"{message}; left out", stacklevel=3)
 
-# %% ../nbs/01_pets.ipynb #a336f91a
+# %% ../nbs/01_pets.ipynb #c985f4e6
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 def _pictures(folder: Path) -> list[Path]:
-    found = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES) if folder.is_dir() else []
+    entries = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(file for file in entries if file.suffix.lower() in _SUFFIXES)
     if not found:
-        raise DataError(f"{folder} holds no pictures; expected files that end in .jpg. Fetch the data again")
+        raise DataError(f"{folder} holds no pictures; expected files that end in .jpg. "
+                        "Fetch the data again")
     return found
 
 def _folder_pictures(part: Path) -> list[Path]:
-    folders = sorted(folder for folder in part.iterdir() if folder.is_dir()) if part.is_dir() else []
+    folders = sorted(entry for entry in part.iterdir() if entry.is_dir()) if part.is_dir() else []
     return [file for folder in folders for file in _pictures(folder)]
 
 def _listed(path: Path, name: str) -> list[Path]:
     file = path / "annotations" / name
     if not file.is_file(): raise DataError(f"{file} is missing; fetch the data again")
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [path / f"images/{line.split()[0]}.jpg" for line in lines if line.strip() and line[0] != "#"]
+    names = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
+    return [path / f"images/{name}.jpg" for name in names]
 
 def find_pictures(
-    path: Path | str, # A folder with images/ and annotations/, or with train/CLASS/ and perhaps valid/CLASS/
+    path: Path | str, # Holds images/ and annotations/, or train/CLASS/ and perhaps valid/CLASS/
     skip_broken: bool = False, # Leave missing and cut-off pictures out with a warning
 ) -> list[Path]: # Sorted by path
     "List the pictures of a set; raises `DataError` that names those that are missing or cut off."
@@ -124,15 +133,18 @@ def find_pictures(
     if (path / "images").is_dir():
         files = _pictures(path / "images")
         listed = _listed(path, "list.txt") if (path / "annotations/list.txt").is_file() else []
-        _refuse(sorted(set(listed) - set(files)), f"that {path / 'annotations/list.txt'} names are missing", skip_broken)
+        missing = sorted(set(listed) - set(files))
+        _refuse(missing, "that annotations/list.txt names are missing", skip_broken)
     else:
         files = _folder_pictures(path / "train") + _folder_pictures(path / "valid")
-        if not files: raise DataError(f"{path} has neither images/ nor train/ with a folder per class; see get_data")
+        if not files:
+            raise DataError(f"{path} has neither images/ nor train/ with a folder per class; "
+                            "give the folder that get_data returns")
     broken = [file for file in files if not is_whole(file)]
     _refuse(broken, "are cut off or no pictures", skip_broken)
     return sorted(set(files) - set(broken))
 
-# %% ../nbs/01_pets.ipynb #b72fc7ec
+# %% ../nbs/01_pets.ipynb #e36299d0
 def _label(file: Path, target: str) -> str:
     if target == "species": return species_of(file)
     return breed_of(file) if file.parent.name == "images" else file.parent.name
@@ -151,30 +163,33 @@ def split_of(
 
 def picture_table(
     path: Path | str, # A folder as `find_pictures` takes it
-    target: str = "breed", # 'breed' or 'species'; pictures in folders have the folder's name as breed
+    target: str = "breed", # 'breed' or 'species'; in the folder layout the folder is the breed
     valid_pct: float = .2, # Share of the validation set
     seed: int | None = None, # Of the split; that of the run if not given
     skip_broken: bool = False, # Leave missing and cut-off pictures out with a warning
 ) -> pd.DataFrame: # Columns file (a Path), label, valid (bool)
-    "List pictures with label and part; raises `DataError`, `ValueError` for an unknown target."
-    if target not in ("breed", "species"): raise ValueError(f"target={target!r}; expected 'breed' or 'species'")
+    "List pictures with label and part; raises `DataError`, `ConfigError` for an unknown target."
+    if target not in ("breed", "species"):
+        raise ConfigError(f"target={target!r}; expected 'breed' or 'species'")
     files = find_pictures(path, skip_broken)
     table = pd.DataFrame({"file": files, "label": [_label(file, target) for file in files],
                           "valid": split_of(files, valid_pct, seed)})
     if table.label.nunique() < 2 or not table.valid.any() or table.valid.all():
-        raise DataError(f"{path} has {len(table)} pictures of {table.label.nunique()} class(es), too few to split and "
-                        "to tell apart; expected two classes and ten pictures at least")
+        raise DataError(f"{path} has {len(table)} pictures of {table.label.nunique()} class(es), "
+                        "too few to split and tell apart; expected two classes and ten pictures")
     unseen = set(table.label[table.valid]) - set(table.label[~table.valid])
-    if unseen: raise DataError(f"no picture to learn {', '.join(sorted(unseen))} from; add some outside valid/")
+    if unseen:
+        raise DataError(f"no picture to learn {', '.join(sorted(unseen))} from; add some to train/")
     return table
 
-# %% ../nbs/01_pets.ipynb #cc913ea0
+# %% ../nbs/01_pets.ipynb #d8e173a4
 def official_split(
     path: Path | str, # The folder that holds annotations/
 ) -> tuple[list[Path], list[Path]]: # The pictures for training and those for testing
     "Read the split of Parkhi et al. 2012; raises `DataError` if a list or a picture is missing."
     parts = _listed(Path(path), "trainval.txt"), _listed(Path(path), "test.txt")
-    _refuse([file for part in parts for file in part if not file.is_file()], "of the official split are missing", False)
+    missing = [file for part in parts for file in part if not file.is_file()]
+    _refuse(missing, "of the official split are missing", False)
     return parts
 
 # %% ../nbs/01_pets.ipynb #3b8cd341
@@ -209,7 +224,7 @@ def augmentations(
     net = backbone(arch)
     return [*aug_transforms(size=size, min_scale=.75), Normalize.from_stats(net.mean, net.std)]
 
-# %% ../nbs/01_pets.ipynb #c72722cd
+# %% ../nbs/01_pets.ipynb #935a3988
 def get_dls(
     path: Path | str, # A folder as `find_pictures` takes it
     *,
@@ -224,7 +239,8 @@ def get_dls(
     **cfg: Any, # The rest of a row of `CONFIGS`, not used here
 ) -> DataLoaders: # Batches of pictures (bs, 3, size, size), normalised, and labels (bs,)
     "Load pictures with their labels, a seeded fifth for validation; raises `DataError`."
-    table, side = picture_table(path, target, seed=seed, skip_broken=skip_broken), presized_side(size)
+    table = picture_table(path, target, seed=seed, skip_broken=skip_broken)
+    side = presized_side(size)
     opened = open_presized if cache else open_presized.__wrapped__
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock), get_x=partial(opened, side=side),
@@ -233,7 +249,7 @@ def get_dls(
         item_tfms=Resize(side), batch_tfms=augmentations(size, arch))
     return block.dataloaders(list(table.file), bs=bs, num_workers=workers, device=default_device())
 
-# %% ../nbs/01_pets.ipynb #6609ed1f
+# %% ../nbs/01_pets.ipynb #9890765d
 def build_model(
     arch: str, # A name that `backbone` knows
     n_out: int, # Number of classes
@@ -243,7 +259,7 @@ def build_model(
     net = backbone(arch)
     n_features = {"efficientnet_lite0": 1280, "resnet50": 2048}.get(arch, 512)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_features, n_out))
-    return create_vision_model(net.arch, n_out, pretrained=pretrained, cut=net.cut, custom_head=head)
+    return create_vision_model(net.arch, n_out, pretrained, cut=net.cut, custom_head=head)
 
 # %% ../nbs/01_pets.ipynb #1be4213f
 class KeepStats(Callback):
@@ -269,7 +285,7 @@ def get_learner(
     learn.freeze()
     return apply_numerics(learn, numerics)
 
-# %% ../nbs/01_pets.ipynb #4b57c454
+# %% ../nbs/01_pets.ipynb #ce042ed7
 def confused_df(
     targs: Sequence[int] | np.ndarray | torch.Tensor, # True classes (n,)
     preds: Sequence[int] | np.ndarray | torch.Tensor, # Predicted classes (n,)
@@ -279,11 +295,12 @@ def confused_df(
     "List which classes are taken for which, and how often."
     pairs = pd.DataFrame({"actual": np.asarray(targs), "predicted": np.asarray(preds)})
     wrong = pairs[pairs.actual != pairs.predicted].value_counts().rename("times").reset_index()
-    wrong = wrong[wrong.times >= min_val].sort_values(["times", "actual", "predicted"], ascending=[False, True, True])
+    wrong = wrong[wrong.times >= min_val].sort_values(
+        ["times", "actual", "predicted"], ascending=[False, True, True], ignore_index=True)
     names = np.asarray(list(vocab), dtype=object)
-    return wrong.assign(actual=names[wrong.actual], predicted=names[wrong.predicted]).reset_index(drop=True)
+    return wrong.assign(actual=names[wrong.actual], predicted=names[wrong.predicted])
 
-# %% ../nbs/01_pets.ipynb #4bc9afb9
+# %% ../nbs/01_pets.ipynb #a70d5743
 def make_card(
     learn: Learner, # Trained
     error: float, # Its error rate on the validation pictures
@@ -295,11 +312,12 @@ def make_card(
     "Describe a trained model for those who load it."
     net, vocab = backbone(arch), list(learn.dls.vocab)
     return ModelCard(
-        "pets", architecture={"arch": arch, "n_out": len(vocab)}, config={"arch": arch, "size": size, **cfg},
-        vocab={"labels": vocab}, transforms={"size": size, "mean": list(net.mean), "std": list(net.std)},
+        "pets", architecture={"arch": arch, "n_out": len(vocab)},
+        config={"arch": arch, "size": size, **cfg}, vocab={"labels": vocab},
+        transforms={"size": size, "mean": list(net.mean), "std": list(net.std)},
         metric={"error rate": float(error)})
 
-# %% ../nbs/01_pets.ipynb #a8a9f87e
+# %% ../nbs/01_pets.ipynb #48769291
 def prepare_picture(
     file: Path | str, # A picture in any format
     size: int, # Pixels of the square that the network sees
@@ -308,8 +326,8 @@ def prepare_picture(
 ) -> torch.Tensor: # A batch of one, (1, 3, size, size)
     "Treat a picture as those of the validation set were treated."
     side = presized_side(size)
-    batch = IntToFloatTensor()(ToTensor()(Resize(side)(open_presized(file, side), split_idx=1)))[None]
-    batch = RandomResizedCropGPU(size)(batch, split_idx=1)
+    image = Resize(side)(open_presized(file, side), split_idx=1)
+    batch = RandomResizedCropGPU(size)(IntToFloatTensor()(ToTensor()(image))[None], split_idx=1)
     return Normalize.from_stats(mean, std, cuda=False)(batch).as_subclass(torch.Tensor)
 
 def predict_picture(
@@ -319,16 +337,16 @@ def predict_picture(
 ) -> tuple[str, float]: # The label and its probability
     "Name what is on one picture; raises `DataError` if it cannot be read."
     if not Path(file).is_file() or not is_whole(Path(file)):
-        raise DataError(f"{file} is missing, cut off or no picture; expected a whole JPEG or PNG file")
+        raise DataError(f"{file} is missing, cut off or no picture; expected a whole JPEG or PNG")
     with torch.no_grad(): probs = model(prepare_picture(file, **card.transforms)).softmax(1)[0]
     return card.vocab["labels"][int(probs.argmax())], float(probs.max())
 
-# %% ../nbs/01_pets.ipynb #e828ed12
+# %% ../nbs/01_pets.ipynb #9ba74bb5
 @torch.no_grad()
 def pooled_features(
     learn: Learner, # From `get_learner`
     dl: DataLoader, # Of its data
-) -> tuple[np.ndarray, np.ndarray]: # Features (n, n_features) and classes (n,), in the order of `dl`
+) -> tuple[np.ndarray, np.ndarray]: # Features (n, n_features), classes (n,), in the order of `dl`
     "Compute what the head gets to see: the body's features, averaged over each picture."
     body = nn.Sequential(learn.model[0], learn.model[1][:2]).eval()
     found = []
@@ -348,10 +366,9 @@ def fit_probe(
     mean, std = x.mean(0), x.std(0) + 1e-6
     found = LogisticRegression(C=C, max_iter=1000).fit((x - mean) / std, y)
     weight, bias = found.coef_ / std, found.intercept_ - found.coef_ @ (mean / std)
-    if len(weight) == 1: weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
-    with torch.no_grad():
-        learn.model[1][-1].weight.copy_(torch.as_tensor(weight))
-        learn.model[1][-1].bias.copy_(torch.as_tensor(bias))
+    if len(weight) == 1: weight, bias = weight * [[-.5], [.5]], bias * [-.5, .5]
+    head = {"weight": torch.as_tensor(weight), "bias": torch.as_tensor(bias)}
+    learn.model[1][-1].load_state_dict(head)
     return learn
 
 # %% ../nbs/01_pets.ipynb #ceb21566

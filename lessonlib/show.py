@@ -15,20 +15,22 @@ import numpy as np
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-# %% ../nbs/lib/show.ipynb #c3e4cc1d
+# %% ../nbs/lib/show.ipynb #f5d869ab
 DPI = 80
 
 def show_figure(
     fig: Figure, # What was drawn
     alt: str, # What a reader would see: the kind of figure, the axes, the finding
+    pictures: bool = False, # Whether it shows pictures more than lines: then a JPEG
 ) -> None:
     "Display a figure once with an alternative text and close it; raises `ValueError` without one."
     if not alt.strip():
         raise ValueError("show_figure needs alt: say in a sentence what the figure shows")
-    picture = io.BytesIO()
-    fig.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
+    kind, extra = ("jpeg", {}) if pictures else ("png", {"metadata": {"Software": None}})
+    file = io.BytesIO()
+    fig.savefig(file, format=kind, dpi=DPI, bbox_inches="tight", **extra)
     plt.close(fig)
-    display(Image(picture.getvalue(), format="png"), metadata={"image/png": {"alt": alt}})
+    display(Image(file.getvalue(), format=kind), metadata={f"image/{kind}": {"alt": alt}})
 
 # %% ../nbs/lib/show.ipynb #10bb1512
 def to_array(
@@ -65,7 +67,7 @@ def image_grid(
         ax.set_title(title, fontsize=9)
     return fig
 
-# %% ../nbs/lib/show.ipynb #20dc109d
+# %% ../nbs/lib/show.ipynb #b648ebe9
 def show_images(
     images: Sequence[Any], # Pictures, as `to_array` takes them
     titles: Sequence[str] | None = None, # A line above each
@@ -75,7 +77,7 @@ def show_images(
     alt: str, # What a reader would see
 ) -> None:
     "Show pictures in a grid, with titles and an alternative text."
-    show_figure(image_grid(images, titles, ncols, size), alt)
+    show_figure(image_grid(images, titles, ncols, size), alt, pictures=True)
 
 # %% ../nbs/lib/show.ipynb #4148e997
 def plot_losses(

@@ -129,9 +129,7 @@ def test_modules_are_in_step_and_notebooks_are_clean():
 def test_notebooks_are_made_of_small_cells_with_prose(path):
     cells = nbformat.read(path, as_version=4).cells
     lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
-    exported = [len(cell.source.splitlines()) for cell in cells
-                if cell.cell_type == "code" and "#| export" in cell.source]
-    assert lengths[-1] <= 40 if exported and max(exported) == lengths[-1] else lengths[-1] <= 30
+    assert lengths[-1] <= 32, "a cell has over 30 lines besides its directive"
     checked, with_output = checked_share(nbformat.read(path, as_version=4))
     if path.parent.name == "nbs": assert checked >= .6 * with_output, f"{checked} of {with_output} outputs are checked"
     if path.parent.name == "nbs": assert lengths[len(lengths) // 2] <= 5 and lengths[int(.9 * len(lengths))] <= 15
@@ -139,12 +137,17 @@ def test_notebooks_are_made_of_small_cells_with_prose(path):
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
 
 
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_modules_are_short(module):
+    assert len(modules()[module].read_text(encoding="utf-8").splitlines()) <= 305, "split the notebook"
+
+
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_every_picture_has_an_alternative_text(path):
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata.get("image/png", {}).get("alt", "")
+            for kind in [key for key in output.get("data", {}) if key.startswith("image/")]:
+                alt = output.metadata.get(kind, {}).get("alt", "")
                 assert len(alt) > 15, f"the picture of cell {number} has no alternative text"
 
 

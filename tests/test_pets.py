@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,16 @@ def test_a_class_to_which_nothing_was_learnt_is_named(folders):
     draw(folders / "valid/birds/bird.1.jpg", 1)
     draw(folders / "valid/cats/cat.99.jpg", 2)
     with pytest.raises(DataError, match="birds"): get_dls(folders)
+
+
+def test_a_rare_breed_may_fall_into_the_validation_set(oxford):
+    for breed in "Birman", "pug", "beagle", "boxer": draw(oxford / f"images/{breed}_1.jpg", 1)
+    for seed in range(5):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dls = get_dls(oxford, seed=seed)
+        assert dls.c == 7 and len(dls.train_ds) + len(dls.valid_ds) == 28
+        assert all(0 <= int(number) < 7 for _, number in dls.valid_ds)
 
 
 def test_a_single_class_is_an_error(folders):

