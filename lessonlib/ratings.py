@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RATING_COLUMNS', 'read_ratings', 'read_movies', 'UnknownId', 'Ids', 'RatingData', 'load_ratings', 'RatingDL']
 
-# %% ../nbs/lib/ratings.ipynb #00a08359
+# %% ../nbs/lib/ratings.ipynb #dcb97bf1
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,50 +15,57 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from .core import LessonError
 from .download import DataError
 
-# %% ../nbs/lib/ratings.ipynb #8e9b01f7
+# %% ../nbs/lib/ratings.ipynb #ae80234f
 RATING_COLUMNS = ("user", "movie", "rating", "timestamp")
 _CSV_NAMES = {"userId": "user", "movieId": "movie", "rating": "rating", "timestamp": "timestamp"}
 
 def _find(path: Path, names: tuple[str, str]) -> Path:
     found = [path] if path.is_file() else [path / name for name in names if (path / name).is_file()]
-    if not found: raise DataError(f"{path} has neither {names[0]} nor {names[1]}; expected the folder of a "
-                                  "MovieLens release, such as ml-100k/")
+    if not found:
+        raise DataError(f"{path} has neither {names[0]} nor {names[1]}; expected the folder of a "
+                        "MovieLens release, such as ml-100k/")
     return found[0]
 
 def _read_text(file: Path, sep: str, encoding: str, header: int | None) -> pd.DataFrame:
     quoting = 0 if header == 0 else 3
     try:
-        return pd.read_csv(file, sep=sep, header=header, dtype=str, encoding=encoding, quoting=quoting,
-                           keep_default_na=False, skip_blank_lines=False, index_col=False)
+        return pd.read_csv(file, sep=sep, header=header, dtype=str, encoding=encoding,
+                           quoting=quoting, keep_default_na=False, skip_blank_lines=False,
+                           index_col=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{file} is no table of fields parted by {sep!r} in {encoding} "
                         f"({str(error).strip()}); copy the file again") from error
 
 def _check_columns(file: Path, found: list[str], expected: list[str]) -> None:
     missing = [name for name in expected if name not in found]
-    if missing: raise DataError(f"{file}, line 1: the column {', '.join(missing)} is missing; found "
-                                f"{', '.join(found)}, expected {', '.join(expected)}")
+    if missing:
+        raise DataError(f"{file}, line 1: the column {', '.join(missing)} is missing; found "
+                        f"{', '.join(found)}, expected {', '.join(expected)}")
 
-# %% ../nbs/lib/ratings.ipynb #288cdb17
+# %% ../nbs/lib/ratings.ipynb #088c688d
 def _numbers(table: pd.DataFrame, column: str, file: Path, first: int, low: float, high: float,
              step: float) -> np.ndarray:
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
     bad = ~((values >= low) & (values <= high) & (values / step == np.round(values / step)))
     if bad.any():
         row = int(bad.argmax())
-        kind = f"a rating from {low} to {high} in half stars" if step < 1 else f"a whole number from {low:.0f}"
-        raise DataError(f"{file}, line {row + first}, column {column!r}: found {table[column].iloc[row]!r}, "
-                        f"expected {kind}; {int(bad.sum())} of {len(bad)} lines are wrong there")
+        kind = f"a rating from {low} to {high} in half stars" if step < 1 else \
+            f"a whole number from {low:.0f}"
+        raise DataError(f"{file}, line {row + first}, column {column!r}: "
+                        f"found {table[column].iloc[row]!r}, expected {kind}; "
+                        f"{int(bad.sum())} of {len(bad)} lines are wrong there")
     return values if step < 1 else values.astype(np.int64)
 
+# %% ../nbs/lib/ratings.ipynb #a4f062e8
 def read_ratings(
     path: Path | str, # A folder with `u.data` or `ratings.csv`, or one such file
-) -> pd.DataFrame: # Columns user, movie (ids), rating (stars, 0.5 to 5), timestamp (seconds since 1970)
+) -> pd.DataFrame: # Columns user, movie (ids), rating (0.5 to 5 stars), timestamp (Unix seconds)
     "Read and check a table of ratings; raises `DataError` with file, line and column."
     file = _find(Path(path), ("u.data", "ratings.csv"))
     if not file.stat().st_size: raise DataError(f"{file} is empty; copy the file again")
@@ -68,34 +75,37 @@ def read_ratings(
         _check_columns(file, list(table), list(_CSV_NAMES))
         table = table.rename(columns=_CSV_NAMES)
     elif table.shape[1] != 4:
-        raise DataError(f"{file}, line 1: found {table.shape[1]} fields, expected 4 parted by tabs: "
-                        f"{', '.join(RATING_COLUMNS)}")
+        raise DataError(f"{file}, line 1: found {table.shape[1]} fields, expected 4 parted by "
+                        f"tabs: {', '.join(RATING_COLUMNS)}")
     else: table.columns = list(RATING_COLUMNS)
     return _checked(table, file, 2 if csv else 1)
 
+# %% ../nbs/lib/ratings.ipynb #d6d961f1
 def _checked(table: pd.DataFrame, file: Path, first: int) -> pd.DataFrame:
     if not len(table): raise DataError(f"{file} has no ratings; copy the file again")
-    limits = {"user": (1, 2**53, 1), "movie": (1, 2**53, 1), "rating": (.5, 5, .5), "timestamp": (0, 2**53, 1)}
-    result = pd.DataFrame({c: _numbers(table, c, file, first, *limit) for c, limit in limits.items()})
+    limits = {"user": (1, 2**53, 1), "movie": (1, 2**53, 1), "rating": (.5, 5, .5),
+              "timestamp": (0, 2**53, 1)}
+    columns = {name: _numbers(table, name, file, first, *limit) for name, limit in limits.items()}
+    result = pd.DataFrame(columns)
     again = result.duplicated(["user", "movie"]).to_numpy()
     if again.any():
         row = int(again.argmax())
-        raise DataError(f"{file}, line {row + first}: user {result.user[row]} rates movie {result.movie[row]} a "
-                        "second time; expected one rating per user and movie")
+        raise DataError(f"{file}, line {row + first}: user {result.user[row]} rates movie "
+                        f"{result.movie[row]} a second time; expected one each")
     return result
 
-# %% ../nbs/lib/ratings.ipynb #a165af8a
+# %% ../nbs/lib/ratings.ipynb #626bf553
 def _year(title: str) -> int:
     found = re.search(r"\((\d{4})\)\s*(\(\w+\))?\s*$", title)
     return int(found[1]) if found else 0
 
 def _item_table(file: Path) -> pd.DataFrame:
-    names = [line.split("|")[0] for line in
-             _find(file.parent, ("u.genre", "u.genre")).read_text(encoding="latin-1").splitlines() if "|" in line]
+    lines = _find(file.parent, ("u.genre", "u.genre")).read_text(encoding="latin-1").splitlines()
+    names = [line.split("|")[0] for line in lines if "|" in line]
     table = _read_text(file, "|", "latin-1", None)
     if table.shape[1] != 5 + len(names):
-        raise DataError(f"{file}, line 1: found {table.shape[1]} fields, expected 5 and one for each of the "
-                        f"{len(names)} genres of u.genre")
+        raise DataError(f"{file}, line 1: found {table.shape[1]} fields, expected 5 and one for "
+                        f"each of the {len(names)} genres of u.genre")
     table.columns = ["movie", "title", "date", "video", "url", *names]
     flags = table[names]
     bad = ~flags.isin(["0", "1"])
@@ -109,9 +119,10 @@ def _movies_csv(file: Path) -> pd.DataFrame:
     table = _read_text(file, ",", "utf-8", 0)
     _check_columns(file, list(table), ["movieId", "title", "genres"])
     flags = table.genres.str.get_dummies("|").astype(bool)
-    return pd.concat([table[["movieId", "title"]].rename(columns={"movieId": "movie"}), flags], axis=1)
+    table = table.rename(columns={"movieId": "movie"})
+    return pd.concat([table[["movie", "title"]], flags], axis=1)
 
-# %% ../nbs/lib/ratings.ipynb #07bf3517
+# %% ../nbs/lib/ratings.ipynb #0415795e
 def read_movies(
     path: Path | str, # A folder with `u.item` and `u.genre`, or with `movies.csv`
 ) -> pd.DataFrame: # Indexed by movie id: title, year (0 if unknown), a boolean column per genre
@@ -122,23 +133,28 @@ def read_movies(
     table["movie"] = _numbers(table, "movie", file, first, 1, 2**53, 1)
     if table.movie.duplicated().any():
         row = int(table.movie.duplicated().to_numpy().argmax())
-        raise DataError(f"{file}, line {row + first}: movie {table.movie[row]} is there a second time")
+        raise DataError(f"{file}, line {row + first}: movie {table.movie[row]} is there a second "
+                        "time; expected one line per movie")
     table.insert(2, "year", [_year(title) for title in table.title])
     return table.set_index("movie").sort_index()
 
-# %% ../nbs/lib/ratings.ipynb #8bd8739d
+# %% ../nbs/lib/ratings.ipynb #c82338b1
 class UnknownId(LessonError, LookupError):
     "A person or film that the model has no row for."
 
+# %% ../nbs/lib/ratings.ipynb #3e66c12b
 class Ids:
     "Numbers the ids of one kind, in ascending order."
     def __init__(self,
         kind: str, # What they are, for messages: 'user', 'movie'
         ids: Iterable[int], # The ids
     ):
+        "Sort and number the ids."
         self.kind, self.values = kind, pd.Index(sorted({int(i) for i in ids}))
 
-    def __len__(self) -> int: return len(self.values)
+    def __len__(self) -> int: # Number of ids
+        "How many there are."
+        return len(self.values)
 
     def rows(self,
         wanted: Any, # Ids: a list, array or column
@@ -148,13 +164,14 @@ class Ids:
         rows = self.values.get_indexer(wanted)
         if (rows < 0).any():
             unknown = wanted[int((rows < 0).argmax())]
-            advice = ("fold the person in with a few ratings (`new_user`)" if self.kind == "user" else
-                      "train again with ratings of it, or rank it by its genres and year")
-            raise UnknownId(f"{self.kind} {unknown!r} is not among the {len(self):,} {self.kind}s of this model "
-                            f"(ids {self.values[0]} to {self.values[-1]}); check the id, or {advice}")
+            advice = ("fold the person in with a few ratings (`new_user`)" if self.kind == "user"
+                      else "train again with ratings of it, or rank it by its genres and year")
+            raise UnknownId(f"{self.kind} {unknown!r} is not among the {len(self):,} {self.kind}s "
+                            f"of this model (ids {self.values[0]} to {self.values[-1]}); "
+                            f"check the id, or {advice}")
         return torch.from_numpy(rows.astype(np.int64))
 
-# %% ../nbs/lib/ratings.ipynb #8b2e996c
+# %% ../nbs/lib/ratings.ipynb #d3aa5d9a
 @dataclass
 class RatingData:
     "A set of ratings as tensors, with the names of rows and the facts about films."
@@ -177,6 +194,7 @@ class RatingData:
         x = torch.stack([self.users.rows(ratings.user), self.movies.rows(ratings.movie)], 1)
         return x, torch.tensor(ratings.rating.to_numpy(np.float32))
 
+# %% ../nbs/lib/ratings.ipynb #db70b4cb
 def load_ratings(
     path: Path | str, # The folder of a MovieLens release
 ) -> RatingData: # Its ratings and films
@@ -184,14 +202,16 @@ def load_ratings(
     ratings, films = read_ratings(path), read_movies(path)
     stray = ~ratings.movie.isin(films.index)
     if stray.any():
-        raise DataError(f"{path}: movie {ratings.movie[stray].iloc[0]} has ratings but is missing in the table of "
-                        f"films, as are {int(stray.sum()) - 1} other ratings' movies; copy both files again")
+        raise DataError(f"{path}: movie {ratings.movie[stray].iloc[0]} has ratings but is missing "
+                        f"in the table of films, as are the movies of {int(stray.sum()) - 1} other "
+                        "ratings; copy both files again")
     empty = torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0)
-    data = RatingData(Ids("user", ratings.user), Ids("movie", films.index), *empty, films, Path(path))
+    ids = Ids("user", ratings.user), Ids("movie", films.index)
+    data = RatingData(*ids, *empty, films, Path(path))
     data.x, data.y = data.encode(ratings)
     return data
 
-# %% ../nbs/lib/ratings.ipynb #9f9e30be
+# %% ../nbs/lib/ratings.ipynb #44b8ed00
 class RatingDL:
     "Deals out slices of two tensors, as a loader for fastai's `DataLoaders`."
     n_inp, drop_last = 1, False
@@ -202,44 +222,53 @@ class RatingDL:
         bs: int = 1024, # Rows in a batch; the last may have fewer
         shuffle: bool = False, # Whether to draw a new order each time
     ):
-        if len(x) != len(y): raise ValueError(f"{len(x)} pairs have {len(y)} ratings; expected as many")
+        "Keep the two tensors; raises `ValueError`."
+        if len(x) != len(y):
+            raise ValueError(f"{len(x)} pairs have {len(y)} ratings; expected as many")
         if bs < 1: raise ValueError(f"bs={bs}: a batch needs at least one row")
         self.x, self.y, self.bs, self.shuffle = x, y, bs, shuffle
 
-    @property
-    def dataset(self) -> Tensor: # (n, 2) int64
-        "The rows, for code that asks how many there are."
-        return self.x
+    def __len__(self) -> int: # Number of batches
+        "Batches in an epoch."
+        return -(-len(self.x) // self.bs)
 
-    @property
-    def device(self) -> torch.device: # Where the tensors are
-        "The device of the batches."
-        return self.x.device
-
-    def __len__(self) -> int: return -(-len(self.x) // self.bs)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: # Pairs (bs, 2) and stars (bs,)
+        "Deal the rows out once."
         x, y = self.x, self.y
         if self.shuffle:
             order = torch.randperm(len(x)).to(x.device)
             x, y = x[order], y[order]
         yield from zip(x.split(self.bs), y.split(self.bs))
 
-    def to(self,
-        device: torch.device | str, # Where the tensors shall be
-    ) -> "RatingDL": # Itself
-        "Move the whole table to a device, once."
-        self.x, self.y = self.x.to(device), self.y.to(device)
-        return self
+# %% ../nbs/lib/ratings.ipynb #51923a4a
+@patch(as_prop=True)
+def dataset(self: RatingDL) -> Tensor: # (n, 2) int64
+    "The rows, for code that asks how many there are."
+    return self.x
 
-    def one_batch(self) -> tuple[Tensor, Tensor]: # (bs, 2) and (bs,)
-        "The first batch."
-        return next(iter(self))
+@patch(as_prop=True)
+def device(self: RatingDL) -> torch.device: # Where the tensors are
+    "The device of the batches."
+    return self.x.device
 
-    def new(self,
-        bs: int | None = None, # Another batch size
-        shuffle: bool | None = None, # Another order
-        **kwargs: Any, # Ignored: what fastai passes to its own loaders
-    ) -> "RatingDL": # A loader of the same rows
-        "The same rows, dealt differently."
-        return RatingDL(self.x, self.y, bs or self.bs, self.shuffle if shuffle is None else shuffle)
+@patch
+def to(self: RatingDL,
+    device: torch.device | str, # Where the tensors shall be
+) -> RatingDL: # Itself
+    "Move the whole table to a device, once."
+    self.x, self.y = self.x.to(device), self.y.to(device)
+    return self
+
+@patch
+def one_batch(self: RatingDL) -> tuple[Tensor, Tensor]: # (bs, 2) and (bs,)
+    "The first batch."
+    return next(iter(self))
+
+@patch
+def new(self: RatingDL,
+    bs: int | None = None, # Another batch size
+    shuffle: bool | None = None, # Another order
+    **kwargs: Any, # Ignored: what fastai passes to its own loaders
+) -> RatingDL: # A loader of the same rows
+    "The same rows, dealt differently."
+    return RatingDL(self.x, self.y, bs or self.bs, self.shuffle if shuffle is None else shuffle)

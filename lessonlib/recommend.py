@@ -79,15 +79,16 @@ def similar_movies(
     cosines, order = (factors[among] @ factors[row]).topk(min(n, len(among)))
     return among[order], cosines
 
-# %% ../nbs/lib/recommend.ipynb #7429fae1
+# %% ../nbs/lib/recommend.ipynb #8d42c9dc
 def fold_in(
     model: DotBias, # A trained model with bounded='clamp'
     movies: Tensor, # (n,) int64, row numbers of the rated movies
     stars: Tensor, # (n,) the newcomer's ratings
-    l2: float = 5., # Pull towards the mean user; the larger, the more ratings it takes to be oneself
+    l2: float = 5., # Pull towards the mean user; the larger, the stronger
 ) -> tuple[Tensor, Tensor]: # A number (the bias) and (k,) factors
     "Solve for the row of a user whom the model has not seen, by ridge regression."
-    if model.bounded != "clamp": raise ConfigError("fold_in solves a linear model; expected bounded='clamp'")
+    if model.bounded != "clamp":
+        raise ConfigError("fold_in solves a linear model; expected bounded='clamp'")
     p, q, b, c = (table.detach().cpu().double() for table in model.tables())
     mean_user = torch.cat([b.mean(0), p.mean(0)])
     a = torch.cat([torch.ones(len(movies), 1), q[movies]], 1).double()
@@ -95,10 +96,10 @@ def fold_in(
     row = mean_user + torch.linalg.solve(a.T @ a + l2 * torch.eye(a.shape[1]), a.T @ left)
     return row[0].float(), row[1:].float()
 
-# %% ../nbs/lib/recommend.ipynb #8fd3a682
+# %% ../nbs/lib/recommend.ipynb #21337643
 @dataclass
 class Predictor:
-    "A trained model with the names of its users and movies; predicts for people it knows and new ones."
+    "A trained model with the names of its rows; predicts for people it knows and new ones."
     model: DotBias # With bounded='clamp'
     users: Ids # The people it knows
     movies: Ids # The films it knows
@@ -118,16 +119,25 @@ class Predictor:
         ratings: dict[int, float], # Stars by movie id
     ) -> Tensor: # (n_movies,) stars
         "Predict every movie's rating by somebody new; raises `UnknownId`, `ValueError`."
-        stars, (low, high) = torch.tensor(list(ratings.values()), dtype=torch.float32), self.model.y_range
+        stars = torch.tensor(list(ratings.values()), dtype=torch.float32)
+        low, high = self.model.y_range
         if not ((stars >= low) & (stars <= high)).all():
             raise ValueError(f"ratings {stars.tolist()}: expected stars from {low} to {high}")
         bias, own = fold_in(self.model, self.movies.rows(ratings), stars, self.l2)
         with torch.no_grad(): _, q, _, c = self.model.tables()
         return (self.model.mean + bias + c[:, 0] + q @ own).clamp(low, high).detach()
 
-# %% ../nbs/lib/recommend.ipynb #43411b51
+# %% ../nbs/lib/recommend.ipynb #0c787075
 class _Advisor(Predictor):
     "Recommends movies to somebody new."
+    @classmethod
+    def from_data(cls,
+        model: DotBias, # A trained model
+        data: RatingData, # What it was trained with
+    ) -> Any: # The two together
+        "Put a model and the names of its rows together."
+        return cls(model.cpu().eval(), data.users, data.movies, data.films.title.tolist())
+
     def recommend(self,
         ratings: dict[int, float], # Stars by movie id
         n: int = 10, # How many
@@ -135,21 +145,15 @@ class _Advisor(Predictor):
         "Name the movies that somebody new will like best, without those they rated."
         expected = self.new_user(ratings)
         seen = self.movies.rows(ratings)
-        order = expected.scatter(0, seen, -torch.inf).topk(min(n, len(expected) - len(seen))).indices
-        table = pd.DataFrame({"title": [self.titles[i] for i in order.tolist()], "stars": expected[order].numpy()})
-        return table.set_index(self.movies.values[order.numpy()].rename("movie")).round({"stars": 2})
+        n = min(n, len(expected) - len(seen))
+        order = expected.scatter(0, seen, -torch.inf).topk(n).indices
+        named = [self.titles[i] for i in order.tolist()]
+        table = pd.DataFrame({"title": named, "stars": expected[order].numpy().round(2)})
+        return table.set_index(self.movies.values[order.numpy()].rename("movie"))
 
-# %% ../nbs/lib/recommend.ipynb #9e721c5a
+# %% ../nbs/lib/recommend.ipynb #65c2d369
 class Recommender(_Advisor):
     "A trained model with names, which predicts, recommends, saves itself and comes back."
-    @classmethod
-    def from_data(cls,
-        model: DotBias, # A trained model
-        data: RatingData, # What it was trained with
-    ) -> "Recommender": # The two together
-        "Put a model and the names of its rows together."
-        return cls(model.cpu().eval(), data.users, data.movies, data.films.title.tolist())
-
     def save(self,
         path: Path | str, # The folder to write
         config: dict[str, Any] | None = None, # What it was trained with
@@ -159,8 +163,10 @@ class Recommender(_Advisor):
         n_users, n_factors = self.model.user_factors.weight.shape
         architecture = {"n_users": n_users, "n_movies": len(self.movies), "n_factors": n_factors,
                         "y_range": list(self.model.y_range), "bounded": self.model.bounded}
-        vocab = {"users": self.users.values.tolist(), "movies": self.movies.values.tolist(), "titles": self.titles}
-        card = ModelCard("movielens", architecture, dict(config or {}), vocab, {"l2": self.l2}, dict(metric or {}))
+        vocab = {"users": self.users.values.tolist(), "movies": self.movies.values.tolist(),
+                 "titles": self.titles}
+        card = ModelCard("movielens", architecture, dict(config or {}), vocab, {"l2": self.l2},
+                         dict(metric or {}))
         return save_model(path, self.model, card)
 
     @classmethod
@@ -170,5 +176,5 @@ class Recommender(_Advisor):
         "Read a recommender without running code of the file; raises `ModelError`."
         model, card = load_model(path)
         vocab = card.vocab
-        return cls(cast(DotBias, model), Ids("user", vocab["users"]), Ids("movie", vocab["movies"]), vocab["titles"],
-                   card.transforms["l2"])
+        ids = Ids("user", vocab["users"]), Ids("movie", vocab["movies"])
+        return cls(cast(DotBias, model), *ids, vocab["titles"], card.transforms["l2"])

@@ -182,14 +182,14 @@ def _tail(h: _Heap, b: Breed, pose: str, hip, rng: np.random.Generator) -> None:
     pts[:, 1] = np.maximum(pts[:, 1], 0.05)
     h.tube(pts, b.tail_rad * (1 + 0.5 * np.sin(np.linspace(0.4, 3.0, n)) * b.fur), TAIL)
 
-# %% ../../nbs/samples/pet_bodies.ipynb #b0afe091
+# %% ../../nbs/samples/pet_bodies.ipynb #ed765cdf
 def _vary(b: Breed, rng: np.random.Generator) -> Breed:
     "The individual: every proportion of the breed within some per cent."
     names = 'head width muzzle snout ear_len ear_wid ear_set eye legs girth tail tail_rad '
     names = (names + 'scale fur white').split()
-    spread = {'scale': 0.14, 'tail': 0.15, 'muzzle': 0.12, 'fur': 0.25, 'white': 0.25}
-    own = {k: getattr(b, k) * float(np.exp(rng.normal(0, spread.get(k, 0.08)))) for k in names}
-    return replace(b, **own, colours=b.colours if rng.random() < 0.85 else ' '.join(COLOURS))
+    spread = {'scale': 0.1, 'tail': 0.12, 'muzzle': 0.08, 'fur': 0.15, 'white': 0.15}
+    own = {k: getattr(b, k) * float(np.exp(rng.normal(0, spread.get(k, 0.05)))) for k in names}
+    return replace(b, **own, colours=b.colours if rng.random() < 0.9 else ' '.join(COLOURS))
 
 # %% ../../nbs/samples/pet_bodies.ipynb #f03201d4
 def _body(h: _Heap, b: Breed, pose: str, rng: np.random.Generator) -> tuple[np.ndarray, tuple]:

@@ -102,7 +102,7 @@ _SPITZ = replace(
     colours='grey cream black amber',
 )
 
-# %% ../../nbs/samples/pet_breeds.ipynb #927738da
+# %% ../../nbs/samples/pet_breeds.ipynb #7d377e21
 BREEDS: tuple[Breed, ...] = (
     replace(_TABBY, name='Amber_Tabby', scale=0.75),
     replace(_TABBY, name='Bramble_Tabby', coat='spots', ear_len=0.95),
@@ -110,7 +110,7 @@ BREEDS: tuple[Breed, ...] = (
     replace(_POINT, name='Mitten_Point', white=0.25, ear_len=0.9, width=1.06),
     replace(_PLUSH, name='Fen_Plush', fur=1.0, tail_rad=0.11, white=0.0),
     replace(_PLUSH, name='Domino_Plush', fur=0.35, white=0.55, tail_rad=0.07),
-    replace(_HOUND, name='river_hound', ear_len=1.45, ear_set=0.95),
+    replace(_HOUND, name='river_hound', ear_len=1.55, ear_set=0.95),
     replace(_HOUND, name='marsh_hound', ear_len=1.1, ear_set=0.8, coat='ticked', scale=0.8),
     replace(_TERRIER, name='sand_terrier'),
     replace(_TERRIER, name='gravel_terrier', ear='fold', ear_len=0.9),

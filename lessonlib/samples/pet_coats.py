@@ -91,7 +91,7 @@ def _spots(s: Surface, scale: float) -> np.ndarray:
     trunk = s.noise(8 / scale, 1, 1.5) - 0.5 - 0.9 * edge(-s.body[1], 0.1, 0.12)
     return edge(np.where(_is(s, TRUNK), trunk * 1.6, _bands(s, 0.9 * scale)), 0.15, 0.5) * 0.85
 
-# %% ../../nbs/samples/pet_coats.ipynb #e41b2cb9
+# %% ../../nbs/samples/pet_coats.ipynb #dcf395a2
 def _points(s: Surface, scale: float) -> np.ndarray:
     face = np.hypot(np.hypot(s.head[0] - 1, s.head[1] + 0.2), s.head[2]) + 0.12 * s.noise(3)
     mask = edge(-face, -0.78 * scale, 0.5)
@@ -110,7 +110,7 @@ def _saddle(s: Surface, scale: float) -> np.ndarray:
 
 
 def _ticked(s: Surface, scale: float) -> np.ndarray:
-    flecks = edge(s.noise(14 / scale, 2) - 1.1, 0, 0.4) * 0.6
+    flecks = edge(s.noise(14 / scale, 2) - 1.1, 0, 0.4) * 0.8
     return np.maximum(_saddle(s, scale), np.where(_is(s, EAR, NOSE), 0, flecks))
 
 # %% ../../nbs/samples/pet_coats.ipynb #7b90cf21

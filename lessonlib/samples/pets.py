@@ -36,7 +36,7 @@ class Pet:
     breed: str
     quality: int  # JPEG quality to save it with
 
-# %% ../../nbs/samples/pets.ipynb #831baa36
+# %% ../../nbs/samples/pets.ipynb #c3899fcd
 def _framed(
     balls: Balls, rng: np.random.Generator
 ) -> tuple[tuple[int, int], float, tuple[float, float]]:
@@ -48,10 +48,10 @@ def _framed(
     size = (int(short * ratio), int(short)) if ratio > 1 else (int(short), int(short / ratio))
     head, close = among(balls.part, FACE), rng.random()
     front = head | (balls.centre[:, 0] * np.sign(balls.frames[1][0][0]) > 0)
-    pick = head if close < 0.2 else front if close < 0.45 else np.ones_like(head)
+    pick = head if close < 0.28 else front if close < 0.5 else np.ones_like(head)
     c, r = balls.centre[pick, :2] * (1, -1), balls.radius[pick, None]
     lo, hi = (c - r).min(0), (c + r).max(0)
-    fill = rng.uniform(0.4, 0.8) if close < 0.2 else rng.uniform(0.48, 0.98)
+    fill = rng.uniform(0.5, 0.85) if close < 0.28 else rng.uniform(0.65, 1.0)
     px = float(fill * (np.array(size) / (hi - lo)).min())
     at = -lo * px + (np.array(size) - px * (hi - lo)) * np.clip(
         rng.normal(0.5, 0.18, 2), 0.05, 0.95
@@ -165,31 +165,29 @@ def _draw_share(dest: str, kind: str, n: int, seed: int, share: int, shares: int
             xml = _XML.format(name=name, w=w, h=h, species=breed.species, b=pet.head_box)
             (dest / 'annotations/xmls' / f'{name}.xml').write_text(xml, encoding='utf-8')
 
-# %% ../../nbs/samples/pets.ipynb #f4c5d97d
+# %% ../../nbs/samples/pets.ipynb #41a8b94a
 def _draw_all(dest: Path, kind: str, n: int, seed: int, workers: int | None) -> None:
     "Share the pictures among processes."
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     if workers < 2:
         return _draw_share(str(dest), kind, n, seed, 0, 1)
-    code = 'import sys; from lessonlib.samples.pets import _draw_share as draw; '
-    code += 'draw(*sys.argv[1:3], *map(int, sys.argv[3:]))'
-    env = os.environ | {
-        'PYTHONPATH': os.pathsep.join(p for p in sys.path if p),
-        'OMP_NUM_THREADS': '1',
-    }
+    code = 'import sys; sys.path[:] = sys.argv[7:]; from lessonlib.samples import pets; '
+    code += 'pets._draw_share(*sys.argv[1:3], *map(int, sys.argv[3:7]))'
+    command = [sys.executable, '-c', code, str(dest), kind, str(n), str(seed)]
     jobs = [
         subprocess.Popen(
-            [sys.executable, '-c', code, str(dest), kind, str(n), str(seed), str(i), str(workers)],
-            env=env,
-            stderr=subprocess.PIPE,
-            text=True,
+            [*command, str(i), str(workers), *sys.path], stderr=subprocess.PIPE, text=True
         )
         for i in range(workers)
     ]
-    for job in jobs:
-        errors = job.communicate()[1]
-        if job.returncode:
-            raise RuntimeError(f'drawing the made pets failed:\n{errors}')
+    try:
+        for job in jobs:
+            errors = job.communicate()[1]
+            if job.returncode:
+                raise RuntimeError(f'drawing the made pets failed:\n{errors}')
+    finally:
+        for job in jobs:
+            job.kill()  # no effect on those that have ended
 
 # %% ../../nbs/samples/pets.ipynb #81c14256
 def _write_lists(root: Path, n: int, seed: int) -> None:
