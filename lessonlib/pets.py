@@ -31,11 +31,11 @@ from .numerics import apply_numerics
 from .pictures import (
     is_whole, open_presized, pictures_in, presized_side, refuse_pictures, split_of)
 
-# %% ../nbs/01_pets.ipynb #e2077909
+# %% ../nbs/01_pets.ipynb #b442a893
 _LAPTOP: dict[str, Any] = {
     "dataset": "pets", "target": "breed", "arch": "efficientnet_lite0", "size": 64,
     "arch_large": "efficientnet_lite0", "size_large": 96, "bs": 32, "epochs": (3, 2, 4),
-    "lr_head": 1e-2, "lrs": (5e-4, 2e-3), "lrs_final": (5e-4, 2e-3), "probe_C": .01,
+    "lr_head": 1e-2, "lrs": (1e-5, 1e-4), "lrs_final": (5e-4, 2e-3), "probe_C": .01,
     "numerics": "channels_last", "workers": 0, "cache": True, "skip_broken": False}
 _GENTLE = {"lrs": (1e-6, 1e-4), "lrs_final": (1e-6, 1e-4)}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -68,7 +68,7 @@ def species_of(
     folder = Path(path).parent.name
     return _FOLDERS.get(folder) or ("cat" if breed_of(path)[0].isupper() else "dog")
 
-# %% ../nbs/01_pets.ipynb #f8885d9d
+# %% ../nbs/01_pets.ipynb #5732d6a1
 def _folder_pictures(part: Path) -> list[Path]:
     folders = sorted(entry for entry in part.iterdir() if entry.is_dir()) if part.is_dir() else []
     return [file for folder in folders for file in pictures_in(folder)]
@@ -76,9 +76,8 @@ def _folder_pictures(part: Path) -> list[Path]:
 def _listed(path: Path, name: str) -> list[Path]:
     file = path / "annotations" / name
     if not file.is_file(): raise DataError(f"{file} is missing; fetch the data again")
-    lines = file.read_text(encoding="utf-8").splitlines()
-    names = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
-    return [path / f"images/{name}.jpg" for name in names]
+    rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [path / f"images/{row[0]}.jpg" for row in rows if row and row[0][0] != "#"]
 
 # %% ../nbs/01_pets.ipynb #f46abb52
 def find_pictures(
@@ -99,7 +98,7 @@ def find_pictures(
     refuse_pictures(broken, "are cut off or no pictures", skip_broken)
     return sorted(set(files) - set(broken))
 
-# %% ../nbs/01_pets.ipynb #785a1c60
+# %% ../nbs/01_pets.ipynb #f2e84bcb
 def _label(file: Path, target: str) -> str:
     if target == "species": return species_of(file)
     return breed_of(file) if file.parent.name == "images" else file.parent.name
@@ -121,8 +120,9 @@ def picture_table(
         raise DataError(f"{path} has {len(table)} pictures of {table.label.nunique()} class(es), "
                         "too few to split and tell apart; expected two classes and ten pictures")
     unseen = set(table.label[table.valid]) - set(table.label[~table.valid])
-    if unseen:
+    if unseen and (Path(path) / "valid").is_dir():
         raise DataError(f"no picture to learn {', '.join(sorted(unseen))} from; add some to train/")
+    table.loc[table.label.isin(unseen), "valid"] = False
     return table
 
 # %% ../nbs/01_pets.ipynb #220d390b

@@ -43,7 +43,7 @@ def choose_lessons(
             raise ConfigError(f"no lesson is called {name!r}; there are {', '.join(LESSONS)}")
     return [lesson for name, lesson in LESSONS.items() if name in names or not names]
 
-# %% ../nbs/lib/runner.ipynb #8aa84ba3
+# %% ../nbs/lib/runner.ipynb #8bb2c38c
 @dataclass(frozen=True)
 class Run:
     "What a lesson is asked to do."
@@ -56,7 +56,8 @@ class Run:
         "Return the environment variables that tell a lesson what to do."
         return {"LESSONS_SCALE": self.scale, "LESSONS_SET": self.overrides,
                 "LESSONS_SEED": str(self.seed), "LESSONS_OUT": str(self.out.resolve()),
-                "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 # %% ../nbs/lib/runner.ipynb #3d345754
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

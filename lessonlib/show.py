@@ -15,7 +15,7 @@ import numpy as np
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-# %% ../nbs/lib/show.ipynb #f5d869ab
+# %% ../nbs/lib/show.ipynb #29a67bfb
 DPI = 80
 
 def show_figure(
@@ -26,7 +26,8 @@ def show_figure(
     "Display a figure once with an alternative text and close it; raises `ValueError` without one."
     if not alt.strip():
         raise ValueError("show_figure needs alt: say in a sentence what the figure shows")
-    kind, extra = ("jpeg", {}) if pictures else ("png", {"metadata": {"Software": None}})
+    kind = "jpeg" if pictures else "png"
+    extra: dict[str, Any] = {} if pictures else {"metadata": {"Software": None}}
     file = io.BytesIO()
     fig.savefig(file, format=kind, dpi=DPI, bbox_inches="tight", **extra)
     plt.close(fig)

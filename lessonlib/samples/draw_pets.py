@@ -172,7 +172,7 @@ def _surface(balls: Balls, k, p, offset) -> Surface:
     skin = np.stack([on[0] + np.float32(0.2) * on[2], on[1] + np.float32(0.3) * on[2]])
     return Surface(part, balls.t.astype(np.float32)[k], body, head, skin, offset)
 
-# %% ../../nbs/samples/draw_pets.ipynb #b25b43c7
+# %% ../../nbs/samples/draw_pets.ipynb #79233ce2
 def _coloured(breed: Breed, s: Surface, rng: np.random.Generator) -> np.ndarray:
     "(n, 3) float32, the coat before light: base, marking and white, paler below."
     dark, white = coat_weights(breed, s)
@@ -184,7 +184,8 @@ def _coloured(breed: Breed, s: Surface, rng: np.random.Generator) -> np.ndarray:
     pale = np.float32(0.16) * edge(-s.body[1], 0.05, 0.2) * (s.part == TRUNK)
     dark = dark.astype(np.float32)[:, None]
     rgb = base * (1 - dark) + mark * dark
-    rgb += (np.float32((235, 228, 218)) - rgb) * np.maximum(white, pale).astype(np.float32)[:, None]
+    cream = np.array((235, 228, 218), np.float32)
+    rgb += (cream - rgb) * np.maximum(white, pale).astype(np.float32)[:, None]
     rgb *= 1 + np.float32(0.05) * s.noise(2.0)[:, None]
     rgb[s.part == COLLAR] = rng.integers(30, 220, 3)
     return rgb

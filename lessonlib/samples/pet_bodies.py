@@ -53,14 +53,15 @@ def _row(pts, radii, step: float, rot: np.ndarray) -> tuple[np.ndarray, ...]:
     way /= np.sqrt((way**2).sum(1, keepdims=True)) + 1e-9
     return line, way, np.interp(t * length[-1], length, radii), t
 
-# %% ../../nbs/samples/pet_bodies.ipynb #7cb35576
+# %% ../../nbs/samples/pet_bodies.ipynb #9e90226e
 class _Heap:
     "Collects balls; points are given in the frame that is set."
 
     def __init__(self):
         self.rows, self.frame = [], (np.zeros(3), np.eye(3), 1.0)
 
-    def add(self, line, way, radii, t, part, squeeze, facing):
+    def add(self, row, part, squeeze, facing):
+        line, way, radii, t = row
         (origin, rot, unit), n = self.frame, len(t)
         flat = np.zeros(3) if facing is None else rot @ np.asarray(facing, float)
         parts = np.full(n, part, np.uint8)
@@ -69,17 +70,18 @@ class _Heap:
 
     def tube(self, pts, radii, part, step=0.55, squeeze=1.0, facing=None):
         "A row of balls along the broken line `pts` with `radii` between them."
-        self.add(*_row(pts, radii, step, self.frame[1]), part, squeeze, facing)
+        self.add(_row(pts, radii, step, self.frame[1]), part, squeeze, facing)
 
     def ball(self, at, radius, part, squeeze=1.0, facing=None, t=0.0):
         "One ball."
         rot = self.frame[1]
         line = (rot @ np.asarray(at, float))[None]
-        self.add(line, rot[None, :, 0], [radius], [t], part, squeeze, facing)
+        self.add((line, rot[None, :, 0], [radius], [t]), part, squeeze, facing)
 
     def done(self, frames) -> Balls:
         "The balls gathered so far."
-        return Balls(*(np.concatenate(a) for a in zip(*self.rows, strict=True)), frames)
+        centre, radius, flat, along, part, t = map(np.concatenate, zip(*self.rows, strict=True))
+        return Balls(centre, radius, flat, along, part, t, frames)
 
 # %% ../../nbs/samples/pet_bodies.ipynb #baaf12ba
 def _ears(h: _Heap, b: Breed, rng: np.random.Generator) -> None:
@@ -135,10 +137,10 @@ def _trunk(pose: str, leg: float) -> tuple[tuple[float, float], tuple[float, flo
         'bow': ((-0.45, leg), (0.42, leg * 0.55)),
     }.get(pose, ((-0.45, leg), (0.45, leg)))
 
-# %% ../../nbs/samples/pet_bodies.ipynb #5db17192
+# %% ../../nbs/samples/pet_bodies.ipynb #632a98e5
 def _front_leg(h: _Heap, pose: str, sho, z: float, kick: float, thick: float) -> None:
     if pose in ('lie', 'bow'):
-        foot, radii = (sho[0] + 0.42 + kick, 0.05, z * 1.3), (1.5, 1, 1)
+        foot, radii = (sho[0] + 0.42 + kick, 0.05, z * 1.3), (1.5, 1.0, 1.0)
         line = [(sho[0], sho[1] - 0.06, z), (sho[0] + 0.02, 0.1, z * 1.3), foot]
     else:
         foot, radii = (sho[0] + 0.03 + kick, 0.05, z), (1.6, 1.05, 0.85)
@@ -182,13 +184,14 @@ def _tail(h: _Heap, b: Breed, pose: str, hip, rng: np.random.Generator) -> None:
     pts[:, 1] = np.maximum(pts[:, 1], 0.05)
     h.tube(pts, b.tail_rad * (1 + 0.5 * np.sin(np.linspace(0.4, 3.0, n)) * b.fur), TAIL)
 
-# %% ../../nbs/samples/pet_bodies.ipynb #ed765cdf
+# %% ../../nbs/samples/pet_bodies.ipynb #43d44d0d
 def _vary(b: Breed, rng: np.random.Generator) -> Breed:
     "The individual: every proportion of the breed within some per cent."
     names = 'head width muzzle snout ear_len ear_wid ear_set eye legs girth tail tail_rad '
-    names = (names + 'scale fur white').split()
+    names += 'scale fur white'
     spread = {'scale': 0.1, 'tail': 0.12, 'muzzle': 0.08, 'fur': 0.15, 'white': 0.15}
-    own = {k: getattr(b, k) * float(np.exp(rng.normal(0, spread.get(k, 0.05)))) for k in names}
+    wide = [(k, spread.get(k, 0.05)) for k in names.split()]
+    own = {k: getattr(b, k) * float(np.exp(rng.normal(0, s))) for k, s in wide}
     return replace(b, **own, colours=b.colours if rng.random() < 0.9 else ' '.join(COLOURS))
 
 # %% ../../nbs/samples/pet_bodies.ipynb #f03201d4

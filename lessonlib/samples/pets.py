@@ -141,10 +141,10 @@ def _trainval(breed: Breed, n: int, seed: int) -> np.ndarray:
     "Which pictures of a breed are for training and validation: a random half, (n,) bool."
     return np.random.default_rng([seed, crc32(breed.name.encode())]).permutation(n) < (n + 1) // 2
 
-# %% ../../nbs/samples/pets.ipynb #bb89977c
+# %% ../../nbs/samples/pets.ipynb #bcb37f85
 def _draw_share(dest: str, kind: str, n: int, seed: int, share: int, shares: int) -> None:
     "Draw and save every `shares`-th picture of the set."
-    dest = Path(dest)
+    root = Path(dest)
     for i in range(share, n * len(BREEDS), shares):
         breed, k = BREEDS[i % len(BREEDS)], i // len(BREEDS)
         pet = draw_pet(breed, [seed, crc32(f'{kind} {breed.name}'.encode()), k])
@@ -152,18 +152,18 @@ def _draw_share(dest: str, kind: str, n: int, seed: int, share: int, shares: int
             number = (i % len(BREEDS)) % 6 + 6 * k
             part = 'valid' if k >= n - n // 5 else 'train'
             pet.image.save(
-                dest / part / f'{breed.species}s' / f'{breed.species}.{number}.jpg',
+                root / part / f'{breed.species}s' / f'{breed.species}.{number}.jpg',
                 quality=pet.quality,
             )
             continue
         name, (w, h) = f'{breed.name}_{k + 1}', pet.image.size
-        pet.image.save(dest / 'images' / f'{name}.jpg', quality=pet.quality)
+        pet.image.save(root / 'images' / f'{name}.jpg', quality=pet.quality)
         Image.fromarray(pet.trimap).save(
-            dest / 'annotations/trimaps' / f'{name}.png', compress_level=1
+            root / 'annotations/trimaps' / f'{name}.png', compress_level=1
         )
         if _trainval(breed, n, seed)[k]:
             xml = _XML.format(name=name, w=w, h=h, species=breed.species, b=pet.head_box)
-            (dest / 'annotations/xmls' / f'{name}.xml').write_text(xml, encoding='utf-8')
+            (root / 'annotations/xmls' / f'{name}.xml').write_text(xml, encoding='utf-8')
 
 # %% ../../nbs/samples/pets.ipynb #41a8b94a
 def _draw_all(dest: Path, kind: str, n: int, seed: int, workers: int | None) -> None:
@@ -189,13 +189,13 @@ def _draw_all(dest: Path, kind: str, n: int, seed: int, workers: int | None) -> 
         for job in jobs:
             job.kill()  # no effect on those that have ended
 
-# %% ../../nbs/samples/pets.ipynb #81c14256
+# %% ../../nbs/samples/pets.ipynb #c1f7fd61
 def _write_lists(root: Path, n: int, seed: int) -> None:
     "list.txt, trainval.txt and test.txt: image, class, species and breed within the species."
     order = sorted(BREEDS, key=lambda b: b.name.lower())
     number = {s: [b.name for b in order if b.species == s] for s in ('cat', 'dog')}
     head = '\n'.join(_HEADER).format(n=len(order), cats=len(number['cat']), dogs=len(number['dog']))
-    rows = {True: [], False: []}
+    rows: dict[bool, list[str]] = {True: [], False: []}
     every = []
     for c, b in enumerate(order, 1):
         for k, train in enumerate(_trainval(b, n, seed), 1):
