@@ -37,7 +37,7 @@ def notebooks(
         if not path.is_file(): raise NotebookError(f"there is no notebook {path}")
     return [path for path in chosen if ".ipynb_checkpoints" not in path.parts]
 
-# %% ../nbs/lib/notebooks.ipynb #d69dcfef
+# %% ../nbs/lib/notebooks.ipynb #a683a3ea
 def tidy(
     notebook: NotebookNode, # Any notebook
 ) -> NotebookNode: # Its canonical form
@@ -50,6 +50,7 @@ def tidy(
     code = [cell for cell in clean.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, 1):
         cell.execution_count = number
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
         for output in cell.outputs:
             if "execution_count" in output: output["execution_count"] = number
     return clean

@@ -31,10 +31,10 @@ from .numerics import apply_numerics
 from .pictures import (
     is_whole, open_presized, pictures_in, presized_side, refuse_pictures, split_of)
 
-# %% ../nbs/01_pets.ipynb #b442a893
+# %% ../nbs/01_pets.ipynb #eb74a351
 _LAPTOP: dict[str, Any] = {
     "dataset": "pets", "target": "breed", "arch": "efficientnet_lite0", "size": 64,
-    "arch_large": "efficientnet_lite0", "size_large": 96, "bs": 32, "epochs": (3, 2, 4),
+    "arch_large": "efficientnet_lite0", "size_large": 96, "bs": 32, "epochs": (3, 1, 4),
     "lr_head": 1e-2, "lrs": (1e-5, 1e-4), "lrs_final": (5e-4, 2e-3), "probe_C": .01,
     "numerics": "channels_last", "workers": 0, "cache": True, "skip_broken": False}
 _GENTLE = {"lrs": (1e-6, 1e-4), "lrs_final": (1e-6, 1e-4)}
