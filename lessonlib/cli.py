@@ -6,11 +6,12 @@
 __all__ = ['app', 'Scale', 'Names', 'program', 'list_lessons', 'results_table', 'run', 'check_settings', 'data', 'doctor',
            'results', 'main']
 
-# %% ../nbs/lib/cli.ipynb #1f867c80
+# %% ../nbs/lib/cli.ipynb #99dd3006
 import importlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,7 +112,7 @@ def run(
             console.print(f"[FAIL] {result['lesson']}: {result.get('error')}", markup=False)
     if not all(map(passed, results)): raise typer.Exit(1)
 
-# %% ../nbs/lib/cli.ipynb #42af08f8
+# %% ../nbs/lib/cli.ipynb #9788ad03
 def check_settings(
     lessons: list[Any], # Rows of `LESSONS`
     overrides: str, # Settings such as 'size=128'
@@ -121,7 +122,10 @@ def check_settings(
     with patch.dict(os.environ, LESSONS_SET=overrides):
         for lesson in lessons:
             try:
-                scaled(importlib.import_module(lesson.module).CONFIGS)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    module = importlib.import_module(lesson.module)
+                scaled(module.CONFIGS)
             except ConfigError as error:
                 raise ConfigError(f"{lesson.name}: {error}") from error
 
