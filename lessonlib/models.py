@@ -66,7 +66,7 @@ def save_model(
                          "Free some disk space or choose another folder") from error
     return path
 
-# %% ../nbs/lib/models.ipynb #fc06a0c6
+# %% ../nbs/lib/models.ipynb #aa0fbb72
 def _read_card(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -85,6 +85,7 @@ def _read_card(file: Path) -> dict[str, Any]:
                          "save the model again") from error
     return content
 
+# %% ../nbs/lib/models.ipynb #1b768f50
 def _check_weights(file: Path, sha256: str) -> None:
     if not file.is_file(): raise ModelError(f"{file} is missing; save the model again")
     with file.open("rb") as opened: head = opened.read(4)
