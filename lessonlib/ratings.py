@@ -259,6 +259,7 @@ def to(self: RatingDL,
     self.x, self.y = self.x.to(device), self.y.to(device)
     return self
 
+# %% ../nbs/lib/ratings.ipynb #b1d27e50
 @patch
 def one_batch(self: RatingDL) -> tuple[Tensor, Tensor]: # (bs, 2) and (bs,)
     "The first batch."
