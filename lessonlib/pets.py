@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'BOUNDS', 'breed_of', 'species_of', 'find_pictures', 'picture_table', 'official_split', 'augmentations',
            'get_dls', 'build_model', 'KeepStats', 'get_learner', 'confused_df', 'make_card', 'prepare_picture',
-           'predict_picture', 'pooled_features', 'fit_probe', 'fit']
+           'predict_picture', 'pooled_features', 'fit_probe', 'tune', 'fit']
 
 # %% ../nbs/01_pets.ipynb #831cfe78
 import re
@@ -35,15 +35,17 @@ from .pictures import (
 _LAPTOP: dict[str, Any] = {
     "dataset": "pets", "target": "breed", "arch": "efficientnet_lite0", "size": 64,
     "arch_large": "efficientnet_lite0", "size_large": 96, "bs": 32, "epochs": (3, 1, 4),
-    "lr_head": 1e-2, "lrs": (1e-5, 1e-4), "lrs_final": (5e-4, 2e-3), "probe_C": .01,
+    "epochs_plain": 1, "lr_head": 1e-2, "lrs": (1e-5, 1e-4), "lrs_final": (5e-4, 2e-3),
+    "freeze_to": 1, "probe_C": .01,
     "numerics": "channels_last", "workers": 0, "cache": True, "skip_broken": False}
 _GENTLE = {"lrs": (1e-6, 1e-4), "lrs_final": (1e-6, 1e-4)}
 CONFIGS: dict[str, dict[str, Any]] = {
     "sample": _LAPTOP,
-    "small": {**_LAPTOP, **_GENTLE, "size": 128, "size_large": 224, "epochs": (2, 1, 1)},
+    "small": {**_LAPTOP, **_GENTLE, "size": 128, "size_large": 224, "epochs": (2, 1, 1),
+              "epochs_plain": 3},
     "full": {**_LAPTOP, **_GENTLE, "arch": "resnet34", "size": 224, "arch_large": "resnet50",
-             "size_large": 299, "bs": 64, "epochs": (4, 2, 3), "workers": 8, "cache": False,
-             "numerics": "channels_last+amp"}}
+             "size_large": 299, "bs": 64, "epochs": (4, 2, 3), "epochs_plain": 3, "freeze_to": 0,
+             "workers": 8, "cache": False, "numerics": "channels_last+amp"}}
 BOUNDS = {("pets", "sample"): .36, ("dogscats", "small"): .025} # Worst acceptable error rate
 
 # %% ../nbs/01_pets.ipynb #75909e3c
@@ -294,12 +296,18 @@ def fit_probe(
     return learn
 
 # %% ../nbs/01_pets.ipynb #ceb21566
+def tune(
+    learn: Learner, # With a head that fits already
+    cfg: dict[str, Any], # A row of `CONFIGS`
+) -> Learner: # The same learner, trained
+    "Train the head and the layers from group `freeze_to` on, at gentle rates."
+    learn.freeze_to(cfg["freeze_to"])
+    learn.fit_one_cycle(cfg["epochs"][2], slice(*cfg["lrs_final"]))
+    return learn
+
 def fit(
     learn: Learner, # From `get_learner`
     cfg: dict[str, Any], # A row of `CONFIGS`
 ) -> Learner: # The same learner, trained
-    "Fit a linear probe, then fine-tune all layers gently (Kumar et al. 2022, arXiv:2202.10054)."
-    fit_probe(learn, cfg["probe_C"])
-    learn.unfreeze()
-    learn.fit_one_cycle(cfg["epochs"][2], slice(*cfg["lrs_final"]))
-    return learn
+    "Fit a linear probe, then tune the layers below it (Kumar et al. 2022, arXiv:2202.10054)."
+    return tune(fit_probe(learn, cfg["probe_C"]), cfg)
