@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'BOUNDS', 'breed_of', 'species_of', 'find_pictures', 'picture_table', 'official_split', 'augmentations',
-           'get_dls', 'build_model', 'KeepStats', 'get_learner', 'confused_df', 'make_card', 'prepare_picture',
-           'predict_picture', 'pooled_features', 'fit_probe', 'tune', 'fit']
+           'get_dls', 'build_model', 'KeepStats', 'get_learner', 'confused_df', 'make_card', 'predict_picture',
+           'pooled_features', 'fit_probe', 'tune', 'fit']
 
 # %% ../nbs/01_pets.ipynb #831cfe78
 import re
@@ -19,8 +19,7 @@ import pandas as pd
 import torch
 from fastai.vision.all import (
     BnFreeze, Callback, CategoryBlock, DataBlock, DataLoader, DataLoaders, ImageBlock,
-    IndexSplitter, IntToFloatTensor, Learner, Normalize, PILImage, RandomResizedCropGPU, Resize,
-    ToTensor, aug_transforms, create_vision_model, error_rate)
+    IndexSplitter, Learner, Normalize, Resize, aug_transforms, create_vision_model, error_rate)
 from torch import nn
 
 from .backbones import backbone
@@ -28,8 +27,9 @@ from .core import ConfigError, default_device, output_dir
 from .data import DataError
 from .models import ModelCard
 from .numerics import apply_numerics
-from .pictures import (
-    is_whole, open_presized, pictures_in, presized_side, refuse_pictures, split_of)
+from lessonlib.pictures import (
+    is_whole, open_presized, pictures_in, prepare_picture, presized_side, refuse_pictures,
+    split_of)
 
 # %% ../nbs/01_pets.ipynb #eb74a351
 _LAPTOP: dict[str, Any] = {
@@ -239,19 +239,6 @@ def make_card(
         {"arch": arch, "size": size, **cfg}, {"labels": vocab},
         transforms={"size": size, "mean": list(net.mean), "std": list(net.std)},
         metric={"error rate": float(error)})
-
-# %% ../nbs/01_pets.ipynb #65e6d27a
-def prepare_picture(
-    file: Path | str, # A picture in any format
-    size: int, # Pixels of the square that the network sees
-    mean: Sequence[float], # Of the pictures that the backbone was trained on, in [0, 1]
-    std: Sequence[float], # Likewise
-) -> torch.Tensor: # A batch of one, (1, 3, size, size)
-    "Treat a picture as those of the validation set were treated."
-    side = presized_side(size)
-    image = Resize(side)(PILImage(open_presized(file, side)), split_idx=1)
-    batch = RandomResizedCropGPU(size)(IntToFloatTensor()(ToTensor()(image))[None], split_idx=1)
-    return Normalize.from_stats(mean, std, cuda=False)(batch).as_subclass(torch.Tensor)
 
 # %% ../nbs/01_pets.ipynb #4f5c0c37
 def predict_picture(
