@@ -292,6 +292,7 @@ def tune(
     learn.fit_one_cycle(cfg["epochs"][2], slice(*cfg["lrs_final"]))
     return learn
 
+# %% ../nbs/01_pets.ipynb #d775eeab
 def fit(
     learn: Learner, # From `get_learner`
     cfg: dict[str, Any], # A row of `CONFIGS`
