@@ -95,7 +95,7 @@ def check_layout(
 _MARK = ".lessonlib.json"
 
 def _sample_folder(row: Dataset) -> Path:
-    return cache_dir() / "sample" / row.folder
+    return cache_dir() / "sample" / row.sample.get("folder", row.folder)
 
 def _is_current(row: Dataset, folder: Path) -> bool:
     try:
@@ -159,6 +159,10 @@ def _from_url(row: Dataset, folder: Path) -> Path:
     return folder
 
 # %% ../nbs/lib/data.ipynb #5521462f
+def _by_hand(row: Dataset, folder: Path) -> Path:
+    raise DataError(f"{row.title} has no address that can be checked by a hash. Get it from "
+                    f"{row.page}, put {', '.join(row.files)} into {folder} and try again")
+
 def _from_kaggle(row: Dataset, folder: Path) -> Path:
     competition = row.full["competition"]
     by_hand = (f"accept the rules at https://www.kaggle.com/c/{competition}/rules, "
@@ -191,5 +195,5 @@ def get_data(
     row = dataset(name, scale)
     if row.scale == "sample": return _make_sample(row)
     if found := find_data(name, scale): return found
-    getters = {"url": _from_url, "kaggle": _from_kaggle}
+    getters = {"url": _from_url, "kaggle": _from_kaggle, "hand": _by_hand}
     return check_layout(row, getters[row.full["kind"]](row, _data_roots()[0] / row.folder))

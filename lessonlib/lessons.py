@@ -32,6 +32,13 @@ class Lesson:
 LESSONS: dict[str, Lesson] = {lesson.name: lesson for lesson in [
     Lesson("pets", "01_pets.ipynb", "lessonlib.pets", "Cat or dog, and of which breed?",
         ("pets", "dogscats"), "error rate", "lower", ("efficientnet_lite0",)),
+    Lesson("planet", "02_planet.ipynb", "lessonlib.planet", "Tag satellite pictures",
+        ("planet",), "F2 score", "higher", ("efficientnet_lite0",)),
+    Lesson("camvid", "03_camvid.ipynb", "lessonlib.camvid",
+        "Name every pixel of a street scene", ("camvid", "camvid_segnet", "camvid_tiny"),
+        "accuracy without Void", "higher", ("efficientnet_lite0",)),
+    Lesson("head_pose", "04_head_pose.ipynb", "lessonlib.head_pose", "Where is the head?",
+        ("head_pose",), "mean error, share of the width", "lower", ("efficientnet_lite0",)),
     Lesson("movielens", "07_movielens.ipynb", "lessonlib.movielens", "Recommend films from ratings",
         ("movielens",), "mean squared error", "lower"),
 ]}
