@@ -19,7 +19,7 @@ from fastai.vision.all import (
     MaskBlock, Normalize, aug_transforms, params)
 from torch import nn
 
-from .backbones import backbone
+from .backbones import KeepStats, backbone
 from .core import ConfigError, default_device, output_dir
 from .data import DataError
 from lessonlib.frames import (
@@ -27,7 +27,7 @@ from lessonlib.frames import (
     void_code)
 from .models import ModelCard
 from .numerics import apply_numerics
-from .pets import KeepStats
+from .pictures import keep_split
 from .segmentation import (
     MatrixMetric, SegmentationScores, count_pairs, gather_scores, to_codes)
 
@@ -212,12 +212,11 @@ def make_card(
     **cfg: Any, # The rest of the row of `CONFIGS`
 ) -> ModelCard: # All that `segment` and `evaluate` need, for `save_model`
     "Describe a trained model for those who load it."
-    net, codes = backbone(arch), list(learn.dls.vocab)
+    codes = list(learn.dls.vocab)
     return ModelCard(
         "camvid", {"arch": arch, "n_out": len(codes), "widths": list(widths)},
         {"arch": arch, "size_large": list(size_large), **cfg}, {"codes": codes},
-        transforms={"size": list(size_large), "mean": list(net.mean), "std": list(net.std)},
-        metric=dict(scores or {}))
+        transforms=backbone(arch).transforms(size_large), metric=dict(scores or {}))
 
 # %% ../nbs/03_camvid.ipynb #877077a4
 @torch.no_grad()
@@ -288,12 +287,7 @@ def enlarge(
     cfg: dict[str, Any], # A row of `CONFIGS`
 ) -> Learner: # The same learner, on frames of `size_large`
     "Give a learner the same frames at full size; raises `DataError` if the split would change."
-    larger = get_dls(learn.dls.path, **{**cfg, "size": cfg["size_large"]})
-    if list(larger.valid.items) != list(learn.dls.valid.items):
-        raise DataError(f"the split of {learn.dls.path} is another one than before: files have "
-                        "changed since; load the data anew and train from the start")
-    learn.dls = larger
-    return learn
+    return keep_split(learn, get_dls(learn.dls.path, **{**cfg, "size": cfg["size_large"]}))
 
 # %% ../nbs/03_camvid.ipynb #d75bb73b
 def fit(

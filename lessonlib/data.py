@@ -111,7 +111,7 @@ def _make_sample(row: Dataset) -> Path:
     maker = getattr(importlib.import_module(module_and_name[0]), module_and_name[1])
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        maker(temporary, *archives)
+        maker(temporary, *archives, **row.sample.get("options", {}))
         mark = {"name": row.name, "version": row.sample["version"]}
         (temporary / _MARK).write_text(json.dumps(mark), encoding="utf-8")
         check_layout(row, temporary)

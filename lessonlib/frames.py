@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from .download import DataError
-from .pictures import pictures_in
+from .pictures import as_batch, pictures_in
 
 # %% ../nbs/lib/frames.ipynb #de7b0908
 VOID = ("void", "unlabelled", "unlabeled") # What sets call pixels that have no label
@@ -87,10 +87,7 @@ def prepare_frame(
     std: Sequence[float], # Likewise
 ) -> torch.Tensor: # A batch of one, (1, 3, h, w)
     "Treat a picture as those of the validation set were treated; raises `DataError`."
-    from fastai.vision.all import IntToFloatTensor, Normalize, PILImage, ToTensor
-    image = PILImage(open_frame.__wrapped__(file, tuple(size)))
-    batch = IntToFloatTensor()(ToTensor()(image))[None]
-    return Normalize.from_stats(mean, std, cuda=False)(batch).as_subclass(torch.Tensor)
+    return as_batch(open_frame.__wrapped__(file, tuple(size)), mean, std)
 
 # %% ../nbs/lib/frames.ipynb #564d18f3
 _PARTS = {"train": "train", "val": "valid", "test": "test"}

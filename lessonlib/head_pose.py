@@ -22,13 +22,12 @@ from fastai.vision.all import (
 from PIL import Image
 from torch import nn
 
-from .backbones import backbone
+from .backbones import KeepStats, backbone
 from .core import ConfigError, current_seed, default_device, output_dir, set_seed
 from .data import DataError
 from .models import ModelCard
 from .numerics import apply_numerics
-from .pets import KeepStats
-from .pictures import is_whole, open_presized, refuse_pictures
+from .pictures import is_whole, open_presized, prepare_whole, refuse_pictures
 from .points import mark_points, masked_mse, pixel_error
 from .poses import person_of, read_calibration, read_poses
 
@@ -254,10 +253,9 @@ def make_card(
     **cfg: Any, # The rest of the row of `CONFIGS`
 ) -> ModelCard: # All that `predict_picture` needs, for `save_model`
     "Describe a trained model for those who load it."
-    net = backbone(arch)
     return ModelCard(
         "head_pose", {"arch": arch, "head": head}, {"arch": arch, "size": size, **cfg},
-        transforms={"size": size, "mean": list(net.mean), "std": list(net.std)},
+        transforms=backbone(arch).transforms(size),
         metric={"mean error, pixels": float(found.error.mean())})
 
 # %% ../nbs/04_head_pose.ipynb #94937ccd
@@ -270,9 +268,7 @@ def predict_picture(
     if not Path(file).is_file() or not is_whole(Path(file)):
         raise DataError(f"{file} is missing, cut off or no picture; expected a whole JPEG or PNG")
     with Image.open(file) as opened: width, height = opened.size
-    shrunk = np.asarray(open_presized(file, card.transforms["size"]), dtype=np.float32) / 255
-    mean, std = (np.float32(card.transforms[key]) for key in ("mean", "std"))
-    batch = torch.from_numpy((shrunk - mean) / std).permute(2, 0, 1)[None]
+    batch = prepare_whole(file, **card.transforms)
     with torch.no_grad(): x, y = ((model(batch)[0, 0] + 1) / 2).tolist()
     return x * width, y * height
 

@@ -13,6 +13,7 @@ from sklearn.metrics import fbeta_score
 from lessonlib import chips, planet
 from lessonlib.core import ConfigError
 from lessonlib.download import DataError
+from lessonlib.pictures import prepare_whole
 
 
 def write_chips(folder: Path, rows: dict[str, str]) -> Path:
@@ -81,7 +82,7 @@ def test_four_components_give_the_same_tensor_as_three(tmp_path: Path):
     Image.merge("CMYK", [*(Image.fromarray(255 - colours[..., i]) for i in range(3)), Image.new("L", (64, 64))]).save(
         tmp_path / "four.jpg", quality=98)
     half = {"mean": (.5,) * 3, "std": (.5,) * 3}
-    three, four = (planet.prepare_chip(tmp_path / name, 64, **half) for name in ("three.png", "four.jpg"))
+    three, four = (prepare_whole(tmp_path / name, 64, **half) for name in ("three.png", "four.jpg"))
     assert (three - four).abs().mean() < .03
 
 

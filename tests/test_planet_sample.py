@@ -29,7 +29,7 @@ def test_suns_and_fields_have_no_preferred_direction():
 
 
 def test_a_worker_that_fails_is_reported(tmp_path):
-    with pytest.raises(RuntimeError, match=r"drawing the chips failed[^$]*ValueError"):
+    with pytest.raises(RuntimeError, match=r"planet:_draw_share failed[^$]*ValueError"):
         planet.make_planet(tmp_path, 4, 1, seed=-1, workers=2)
 
 

@@ -6,9 +6,6 @@
 __all__ = ['SIZE', 'DRIVES', 'VALID', 'STEP', 'Drive', 'Scene', 'build_scene', 'draw_frame', 'make_camvid']
 
 # %% ../../nbs/samples/camvid.ipynb #571724d6
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -17,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from . import street_sprites as sprites
+from .shares import draw_in_shares
 from .street_camera import (
     Bend, Camera, Canvas, face_table, locate, paint_all, texels)
 from .street_ground import Street, ground, ground_codes, ground_faces
@@ -234,23 +232,6 @@ def _draw_share(dest: str, n_drives: int, n_frames: int, seed: int, share: int, 
             image.save(Path(dest) / "images" / f"{stem}.png", compress_level=4)
             Image.fromarray(codes).save(Path(dest) / "labels" / f"{stem}_P.png")
 
-# %% ../../nbs/samples/camvid.ipynb #508f741d
-def _draw_all(dest: Path, n_drives: int, n_frames: int, seed: int, workers: int | None) -> None:
-    "Share the drives among processes."
-    workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    if workers < 2: return _draw_share(str(dest), n_drives, n_frames, seed, 0, 1)
-    code = ("import sys; sys.path[:] = sys.argv[7:]; from lessonlib.samples import camvid; "
-            "camvid._draw_share(sys.argv[1], *map(int, sys.argv[2:7]))")
-    command = [sys.executable, "-c", code, str(dest), str(n_drives), str(n_frames), str(seed)]
-    jobs = [subprocess.Popen([*command, str(i), str(workers), *sys.path],
-                             stderr=subprocess.PIPE, text=True) for i in range(workers)]
-    try:
-        for job in jobs:
-            errors = job.communicate()[1]
-            if job.returncode: raise RuntimeError(f"drawing the made CamVid failed:\n{errors}")
-    finally:
-        for job in jobs: job.kill() # no effect on those that have ended
-
 # %% ../../nbs/samples/camvid.ipynb #553e38b4
 def make_camvid(
     dest: Path, # An empty folder, which gets `images`, `labels`, `codes.txt` and `valid.txt`
@@ -262,7 +243,8 @@ def make_camvid(
     "Make the sample of the camvid lesson, in the layout of fastai's copy of CamVid."
     root = Path(dest)
     for folder in ("images", "labels"): (root / folder).mkdir(parents=True, exist_ok=True)
-    _draw_all(root, n_drives, n_frames, seed, workers)
+    draw_in_shares("lessonlib.samples.camvid:_draw_share", root, n_drives, n_frames, seed,
+                   total=2 * n_drives * n_frames, workers=workers)
     (root / "codes.txt").write_text("\n".join(CODES) + "\n", encoding="utf-8")
     names = sorted(p.name for p in (root / "images").iterdir() if p.name.split("_")[0] in VALID)
     (root / "valid.txt").write_text("\n".join(names) + "\n", encoding="utf-8")

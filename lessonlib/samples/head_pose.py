@@ -7,9 +7,6 @@ __all__ = ['FOLDERS', 'AGAIN', 'DEPTH', 'person_of', 'draw_camera', 'cal_text', 
            'draw_recording', 'draw_frame', 'make_head_pose']
 
 # %% ../../nbs/samples/head_pose.ipynb #fbdd23f9
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +22,7 @@ from .head_hats import dress
 from .head_render import Camera, Light, compose, draw_light, place, splat
 from .head_rooms import draw_room
 from .heads import Person, Surface, draw_person
+from .shares import draw_in_shares
 
 # %% ../../nbs/samples/head_pose.ipynb #b80b27ff
 FOLDERS = 24
@@ -184,10 +182,6 @@ def _write_folders(dest: str, n_frames: int, seed: int, share: int, shares: int)
             text = pose_text(motion.rotation[i], motion.centre[i])
             (room / f'frame_{number:05}_pose.txt').write_text(text, encoding='utf-8', newline='\n')
 
-# %% ../../nbs/samples/head_pose.ipynb #c66dde3a
-_CHILD = ('import sys; sys.path[:] = sys.argv[6:]; from lessonlib.samples import head_pose; '
-          'head_pose._write_folders(sys.argv[1], *map(int, sys.argv[2:6]))')
-
 # %% ../../nbs/samples/head_pose.ipynb #dd86cbf7
 def make_head_pose(
     dest: Path, # An empty folder, which gets the folders 01 to 24
@@ -196,18 +190,6 @@ def make_head_pose(
     workers: int | None = None, # Processes; None: two, where there are two cores
 ) -> Path: # `dest`
     "Make the sample of the head pose lesson, in the layout of the BIWI set."
-    workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    if workers < 2:
-        _write_folders(str(dest), n_frames, seed, 0, 1)
-        return Path(dest)
-    command = [sys.executable, '-c', _CHILD, str(dest), str(n_frames), str(seed)]
-    jobs = [subprocess.Popen([*command, str(i), str(workers), *sys.path],
-                             stderr=subprocess.PIPE, text=True) for i in range(workers)]
-    try:
-        for job in jobs:
-            errors = job.communicate()[1]
-            if job.returncode:
-                raise RuntimeError(f'drawing the made heads failed:\n{errors}')
-    finally:
-        for job in jobs: job.kill() # no effect on those that have ended
+    draw_in_shares('lessonlib.samples.head_pose:_write_folders', dest, n_frames, seed,
+                   total=2 * FOLDERS * (n_frames + 1), workers=workers)
     return Path(dest)

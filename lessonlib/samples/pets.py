@@ -6,9 +6,6 @@
 __all__ = ['Pet', 'draw_pet', 'make_pets', 'make_dogscats']
 
 # %% ../../nbs/samples/pets.ipynb #625bcec5
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -21,6 +18,7 @@ from .pet_bodies import Balls, pose_animal
 from .pet_breeds import BREEDS, Breed
 from .pet_coats import among, noise_tiles
 from .pet_scenes import clutter, occlude, scene, shadow
+from .shares import draw_in_shares
 
 # %% ../../nbs/samples/pets.ipynb #9a07926e
 @dataclass
@@ -165,30 +163,6 @@ def _draw_share(dest: str, kind: str, n: int, seed: int, share: int, shares: int
             xml = _XML.format(name=name, w=w, h=h, species=breed.species, b=pet.head_box)
             (root / 'annotations/xmls' / f'{name}.xml').write_text(xml, encoding='utf-8')
 
-# %% ../../nbs/samples/pets.ipynb #41a8b94a
-def _draw_all(dest: Path, kind: str, n: int, seed: int, workers: int | None) -> None:
-    "Share the pictures among processes."
-    workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    if workers < 2:
-        return _draw_share(str(dest), kind, n, seed, 0, 1)
-    code = 'import sys; sys.path[:] = sys.argv[7:]; from lessonlib.samples import pets; '
-    code += 'pets._draw_share(*sys.argv[1:3], *map(int, sys.argv[3:7]))'
-    command = [sys.executable, '-c', code, str(dest), kind, str(n), str(seed)]
-    jobs = [
-        subprocess.Popen(
-            [*command, str(i), str(workers), *sys.path], stderr=subprocess.PIPE, text=True
-        )
-        for i in range(workers)
-    ]
-    try:
-        for job in jobs:
-            errors = job.communicate()[1]
-            if job.returncode:
-                raise RuntimeError(f'drawing the made pets failed:\n{errors}')
-    finally:
-        for job in jobs:
-            job.kill()  # no effect on those that have ended
-
 # %% ../../nbs/samples/pets.ipynb #c1f7fd61
 def _write_lists(root: Path, n: int, seed: int) -> None:
     "list.txt, trainval.txt and test.txt: image, class, species and breed within the species."
@@ -217,7 +191,8 @@ def make_pets(
     "Make the sample of the pets lesson, in the layout of the Oxford-IIIT Pet set."
     for folder in ('images', 'annotations/trimaps', 'annotations/xmls'):
         (Path(dest) / folder).mkdir(parents=True, exist_ok=True)
-    _draw_all(Path(dest), 'pets', n_per_breed, seed, workers)
+    draw_in_shares('lessonlib.samples.pets:_draw_share', dest, 'pets', n_per_breed, seed,
+                   total=2 * n_per_breed * len(BREEDS), workers=workers)
     _write_lists(Path(dest), n_per_breed, seed)
     return Path(dest)
 
@@ -232,5 +207,6 @@ def make_dogscats(
     for folder in ('train', 'valid'):
         for species in ('cats', 'dogs'):
             (Path(dest) / folder / species).mkdir(parents=True, exist_ok=True)
-    _draw_all(Path(dest), 'dogscats', n_per_breed, seed, workers)
+    draw_in_shares('lessonlib.samples.pets:_draw_share', dest, 'dogscats', n_per_breed, seed,
+                   total=n_per_breed * len(BREEDS), workers=workers)
     return Path(dest)

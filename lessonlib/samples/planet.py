@@ -7,10 +7,6 @@ __all__ = ['TAGS', 'MIN_AREA', 'plan', 'visible', 'Chip', 'draw_chip', 'four_com
 
 # %% ../../nbs/samples/planet.ipynb #633c8485
 import io
-import os
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +19,7 @@ from .chip_terrain import (
     Layer, Scene, bare_ground, blow_down, cover, forest, lake, new_scene, open_ground, river)
 from .chip_traces import agriculture, cultivation, habitation, road
 from .chip_weather import WEATHER, photograph
+from .shares import draw_in_shares
 
 # %% ../../nbs/samples/planet.ipynb #764442c4
 TAGS = ("agriculture", "artisinal_mine", "bare_ground", "blooming", "blow_down", "clear", "cloudy",
@@ -189,39 +186,6 @@ def _draw_share(dest: str, n: int, n_test: int, seed: int, share: int, shares: i
         if part == "train": lines.append(f"train_{k},{' '.join(chip.tags)}")
     (root / f"part{share}.txt").write_text("\n".join(lines), encoding="utf-8")
 
-# %% ../../nbs/samples/planet.ipynb #85a65b0c
-def _watch(jobs: list[subprocess.Popen], folders: list[Path], total: int) -> None:
-    "Show how many files are there until all jobs have ended."
-    from rich.console import Console
-    from rich.progress import Progress
-    console = Console(stderr=True, force_jupyter=False)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("drawing chips", total=total)
-        while any(job.poll() is None for job in jobs):
-            time.sleep(.1)
-            bar.update(task, completed=sum(len([*folder.iterdir()]) for folder in folders))
-
-# %% ../../nbs/samples/planet.ipynb #1395bdac
-def _draw_all(root: Path, n: int, n_test: int, seed: int, workers: int | None) -> None:
-    "Share the chips among processes."
-    workers = min(2, os.cpu_count() or 1) if workers is None else workers
-    if workers < 2: return _draw_share(str(root), n, n_test, seed, 0, 1)
-    code = ("import sys; sys.path[:] = sys.argv[7:]; from lessonlib.samples import planet; "
-            "planet._draw_share(sys.argv[1], *map(int, sys.argv[2:7]))")
-    command = [sys.executable, "-c", code, str(root), str(n), str(n_test), str(seed)]
-    with (root / "errors.txt").open("w", encoding="utf-8") as errors:
-        jobs = [subprocess.Popen([*command, str(i), str(workers), *sys.path], stderr=errors)
-                for i in range(workers)]
-        try:
-            _watch(jobs, [root / "train-jpg", root / "test-jpg"], n + n_test)
-        finally:
-            for job in jobs: job.kill() # no effect on those that have ended
-            for job in jobs: job.wait()
-    said = (root / "errors.txt").read_text(encoding="utf-8")
-    (root / "errors.txt").unlink()
-    if any(job.returncode for job in jobs):
-        raise RuntimeError(f"drawing the chips failed:\n{said}")
-
 # %% ../../nbs/samples/planet.ipynb #7fe4f03e
 def make_planet(
     path: Path, # An empty folder, which gets two folders of chips and two tables
@@ -233,7 +197,8 @@ def make_planet(
     "Make the sample of the planet lesson, in the layout of the Kaggle competition."
     root = Path(path)
     for part in ("train", "test"): (root / f"{part}-jpg").mkdir(parents=True, exist_ok=True)
-    _draw_all(root, n, n_test, seed, workers)
+    draw_in_shares("lessonlib.samples.planet:_draw_share", root, n, n_test, seed,
+                   total=n + n_test, workers=workers)
     parts = sorted(root.glob("part*.txt"))
     lines = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
     lines.sort(key=lambda line: int(line.split(",")[0].split("_")[1]))
