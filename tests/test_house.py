@@ -131,7 +131,7 @@ def test_notebooks_are_made_of_small_cells_with_prose(path):
     lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
     assert lengths[-1] <= 31, "a cell has over 30 lines besides its directive"
     checked, with_output = checked_share(nbformat.read(path, as_version=4))
-    if path.parent.name == "nbs": assert checked >= .6 * with_output, f"{checked} of {with_output} outputs are checked"
+    assert checked >= .6 * with_output, f"{checked} of {with_output} outputs are checked"
     if path.parent.name == "nbs": assert lengths[len(lengths) // 2] <= 5 and lengths[int(.9 * len(lengths))] <= 15
     assert path.stat().st_size < 2**20
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
