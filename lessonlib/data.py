@@ -85,6 +85,10 @@ def check_layout(
 ) -> Path: # `folder`
     "Raise `DataError` if a file that the lessons need is missing."
     missing = [pattern for pattern in row.files if next(folder.glob(pattern), None) is None]
+    packed = sorted(file.name for file in folder.glob("*.7z"))
+    if missing and packed:
+        raise DataError(f"{folder} holds archives that Python cannot open: {', '.join(packed)}. "
+                        f"Unpack them there with 7-Zip, so that {', '.join(row.files)} exist")
     if missing:
         raise DataError(f"{folder} is not a whole copy of {row.title}: nothing there matches "
                         f"{', '.join(missing)}. Lay the set out as the original is ({row.page}), "
