@@ -40,8 +40,8 @@ _LAPTOP: dict[str, Any] = {
 CONFIGS: dict[str, dict[str, Any]] = {
     "sample": _LAPTOP,
     "small": {**_LAPTOP, "dataset": "camvid_segnet", "size": (180, 240), "size_large": (360, 480),
-              "bs": 8, "epochs": (12, 6), "lrs": (1e-3, 1e-2), "lrs_large": (5e-4, 5e-3),
-              "balance": .2},
+              "bs": 8, "epochs": (10, 6), "lrs": (1e-3, 1e-2), "lrs_large": (5e-4, 5e-3),
+              "freeze_to": 0, "balance": 0.},
     "full": {**_LAPTOP, "arch": "resnet34", "size": (360, 480), "size_large": (720, 960),
              "epochs": (20, 20), "lrs": (1e-5, 3e-3), "lrs_large": (1e-6, 1e-3), "freeze_to": 0,
              "workers": 8, "cache": False, "numerics": "channels_last+amp"}}
@@ -225,21 +225,25 @@ def frame_logits(
     card: ModelCard, # Its card
     file: Path | str, # A picture in any format and of any size
     size: tuple[int, int], # Height and width of the result, pixels
+    mirror: bool = False, # Average with the answer for the mirror image
 ) -> torch.Tensor: # Logits (1, n, h, w)
     "Segment one picture; raises `DataError` if it cannot be read."
     device = next(model.parameters()).device
     x = prepare_frame(file, **card.transforms).to(device, memory_format=torch.channels_last)
-    return F.interpolate(model(x), size=tuple(size), mode="bilinear")
+    logits = model(x)
+    if mirror: logits = (logits + model(x.flip(-1)).flip(-1)) / 2
+    return F.interpolate(logits, size=tuple(size), mode="bilinear")
 
 # %% ../nbs/03_camvid.ipynb #a5f74b01
 def segment(
     model: nn.Module, # From `load_model`
     card: ModelCard, # Likewise
     file: Path | str, # A picture in any format and of any size
+    mirror: bool = False, # Average with the answer for the mirror image
 ) -> np.ndarray: # uint8 (h, w): the code of each pixel of the picture
     "Say of each pixel of a picture what it is; raises `DataError` if it cannot be read."
     size = open_frame.__wrapped__(file).size[::-1]
-    return to_codes(frame_logits(model, card, file, size))[0].to(torch.uint8).cpu().numpy()
+    return to_codes(frame_logits(model, card, file, size, mirror))[0].to(torch.uint8).cpu().numpy()
 
 # %% ../nbs/03_camvid.ipynb #7aeff507
 def evaluate(
@@ -247,6 +251,7 @@ def evaluate(
     card: ModelCard, # Its card: from `load_model` or `make_card`
     path: Path | str, # A folder in fastai's or SegNet's layout, with the model's codes
     part: str = "all", # 'train', 'valid', 'test' or 'all'
+    mirror: bool = False, # Average each frame's answer with that for its mirror image
 ) -> SegmentationScores: # Of all labelled pixels, at the masks' own resolution
     "Judge a model on any frames with masks; raises `DataError`, `ConfigError` for an unknown part."
     if part not in ("train", "valid", "test", "all"):
@@ -258,13 +263,15 @@ def evaluate(
     if part != "all": table = table[table.part == part]
     if not len(table): raise DataError(f"{path} has no frames of the part {part!r}; expected some")
     check_frames(table, len(codes))
-    counts = [_judge(model.eval(), card, *pair) for pair in zip(table.file, table.label)]
+    pairs = zip(table.file, table.label)
+    counts = [_judge(model.eval(), card, *pair, mirror) for pair in pairs]
     return gather_scores(codes, list(table.file), *map(list, zip(*counts)))
 
 # %% ../nbs/03_camvid.ipynb #7e574645
-def _judge(model: nn.Module, card: ModelCard, file: Path, label: Path) -> tuple[Any, float]:
+def _judge(model: nn.Module, card: ModelCard, file: Path, label: Path,
+           mirror: bool) -> tuple[Any, float]:
     mask = np.asarray(open_codes.__wrapped__(label))
-    logits = frame_logits(model, card, file, mask.shape)
+    logits = frame_logits(model, card, file, mask.shape, mirror)
     targs = torch.tensor(mask, device=logits.device).long()[None]
     void = void_code(card.vocab["codes"])
     loss = F.cross_entropy(logits.float(), targs, ignore_index=void, reduction="sum")
