@@ -15,7 +15,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TypeVar
 
-from .french import feminine, plural
+from .french import plural
 from .phrase_english import many, past
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from functools import cache
 
 from babel import Locale
 
-from .french import smooth, starts_with_vowel
+from .french import starts_with_vowel
 
 # %% ../../nbs/samples/places.ipynb #adf25547
 _CODES = """FR GB US DE IT ES JP CN CA BR PT MX RU IN GR EG BE CH NL SE NO PL AU IE MA AR TR PE VN
