@@ -19,7 +19,9 @@ from lessonlib.data import get_data
 
 RECIPES = {  # Settings that differ from the lesson's; epochs at the small and at the large size
     "progressive": {}, "small": {"size_large": "size"}, "large": {"size": "size_large"},
-    "none": {"augment": "none"}, "flip": {"augment": "flip"}, "frozen": {"epochs": (0, 0)}}
+    "none": {"augment": "none"}, "flip": {"augment": "flip"}, "frozen": {"epochs": (0, 0)},
+    "small-long": {"size_large": "size", "epochs": (6, 9)},
+    "small-long-none": {"size_large": "size", "epochs": (6, 9), "augment": "none"}}
 
 
 def train(recipe: str, cfg: Config, seed: int) -> tuple[float, float, float]:

@@ -49,7 +49,7 @@ def _watch(jobs: list[subprocess.Popen], dest: Path, total: int) -> None:
 # %% ../../nbs/samples/shares.ipynb #4e19f992
 def draw_in_shares(
     work: str, # 'module:function'; called as function(dest, *arguments, share, shares)
-    dest: Path | str, # An existing folder
+    dest: Path | str, # A folder; made if it is not there
     *arguments: str | int | float, # What else the function needs
     total: int, # How many files will be there, for the progress bar
     workers: int | None = None, # Processes; None: two, where there are two cores
@@ -57,6 +57,7 @@ def draw_in_shares(
     "Let several processes draw a share each; raises `RuntimeError` with what a child said."
     workers = min(2, os.cpu_count() or 1) if workers is None else workers
     if workers < 2: return _drawer(work)(str(dest), *arguments, 0, 1)
+    Path(dest).mkdir(parents=True, exist_ok=True)
     report = Path(dest) / "errors.txt"
     with report.open("w", encoding="utf-8") as errors:
         jobs = [_start(work, (str(dest), *arguments, i, workers), errors) for i in range(workers)]
