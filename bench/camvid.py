@@ -73,8 +73,8 @@ RECIPES: dict[str, dict] = {
     "no augmentation": {"augment": False}, "body frozen": {"freeze_to": 2}}
 
 
-def run(name: str, cfg: Config, seed: int) -> tuple[float, float, float, float]:
-    """Return accuracy, mIoU, loss and seconds of training of a recipe."""
+def run(name: str, cfg: Config, seed: int) -> tuple[float, float, float, float, float]:
+    """Return accuracy and mIoU of a recipe, both again with mirror images, and the seconds of training."""
     changes = dict(RECIPES[name])
     half = changes.pop("epochs", None) == "half"
     plain = not changes.pop("augment", True)
@@ -92,8 +92,9 @@ def run(name: str, cfg: Config, seed: int) -> tuple[float, float, float, float]:
             camvid.tune(learn, 1, cfg)
     taken = time.perf_counter() - began
     if half: cfg = Config(cfg, size_large=cfg.size)
-    scores = camvid.evaluate(learn.model, camvid.make_card(learn, **cfg), path, "valid")
-    return scores.accuracy, scores.miou, scores.loss, taken
+    one, two = (camvid.evaluate(learn.model, camvid.make_card(learn, **cfg), path, "valid", mirror=mirror)
+                for mirror in (False, True))
+    return one.accuracy, one.miou, two.accuracy, two.miou, taken
 
 
 def _still(dls) -> None:
@@ -115,13 +116,14 @@ def main() -> None:
     if args.metrics: return metrics()
     cfg = scaled(camvid.CONFIGS)
     print(f"{cfg.dataset}, {current_scale()}, {cfg.size}, then {cfg.size_large}\n")
-    print("| recipe | accuracy | sd | mIoU | sd | loss | each seed | time of each |\n" + "| --- " * 8 + "|", flush=True)
+    print("| recipe | accuracy | mIoU | accuracy, mirrored too | mIoU | each seed, mirrored too | training |\n"
+          + "| --- " * 7 + "|", flush=True)
     for name in args.recipes.split(","):
         runs = np.array([run(name, cfg, seed) for seed in range(args.first, args.first + args.seeds)])
-        mean, sd = runs.mean(0), runs.std(0, ddof=1) if len(runs) > 1 else np.full(4, np.nan)
-        each = ", ".join(f"{accuracy:.4f}/{miou:.3f}" for accuracy, miou, *_ in runs)
-        print(f"| {name} | {mean[0]:.4f} | {sd[0]:.4f} | {mean[1]:.3f} | {sd[1]:.3f} | {mean[2]:.3f} | {each} | "
-              f"{mean[3]:.0f} s |", flush=True)
+        mean, sd = runs.mean(0), runs.std(0, ddof=1) if len(runs) > 1 else np.full(5, np.nan)
+        cells = [f"{m:.4f} ± {d:.4f}" for m, d in zip(mean[:4], sd[:4])]
+        each = ", ".join(f"{accuracy:.4f}/{miou:.3f}" for _, _, accuracy, miou, _ in runs)
+        print(f"| {name} | {' | '.join(cells)} | {each} | {mean[4]:.0f} s |", flush=True)
 
 
 if __name__ == "__main__": main()
