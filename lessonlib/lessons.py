@@ -41,4 +41,6 @@ LESSONS: dict[str, Lesson] = {lesson.name: lesson for lesson in [
         ("head_pose",), "mean error, share of the width", "lower", ("efficientnet_lite0",)),
     Lesson("movielens", "07_movielens.ipynb", "lessonlib.movielens", "Recommend films from ratings",
         ("movielens",), "mean squared error", "lower"),
+    Lesson("translation", "09_translation.ipynb", "lessonlib.translation",
+        "Translate French into English", ("translation",), "BLEU", "higher"),
 ]}
