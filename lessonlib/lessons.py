@@ -39,6 +39,8 @@ LESSONS: dict[str, Lesson] = {lesson.name: lesson for lesson in [
         "accuracy without Void", "higher", ("efficientnet_lite0",)),
     Lesson("head_pose", "04_head_pose.ipynb", "lessonlib.head_pose", "Where is the head?",
         ("head_pose",), "mean error, share of the width", "lower", ("efficientnet_lite0",)),
+    Lesson("imdb", "05_imdb.ipynb", "lessonlib.imdb", "What did they think of the film?",
+        ("imdb",), "accuracy", "higher"),
     Lesson("movielens", "07_movielens.ipynb", "lessonlib.movielens", "Recommend films from ratings",
         ("movielens",), "mean squared error", "lower"),
     Lesson("translation", "09_translation.ipynb", "lessonlib.translation",
