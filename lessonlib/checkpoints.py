@@ -53,18 +53,19 @@ class _Resume(Callback):
 
     def before_fit(self) -> None:
         self.learn.opt.load_state_dict(self.state["opt"])
-        torch.set_rng_state(self.state["random"])
+        torch.set_rng_state(self.state["random"].cpu())
         if "order" in self.state:
             version, words, gauss = self.state["order"]
             self.dls.train.rng.setstate((version, tuple(words), gauss))
 
 def read_checkpoint(
     file: Path | str, # As `Checkpoint` wrote it
+    device: Any = "cpu", # Where its tensors go
 ) -> dict[str, Any] | None: # Its parts, or None if there is no such file
     "Read a checkpoint without running any code in it; raises `CheckpointError`."
     if not Path(file).is_file(): return None
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location=device, weights_only=True)
         if {"model", "opt", "random", "epochs", "n_epochs"} <= set(state): return state
         reason = "parts are missing"
     except Exception as error:
@@ -76,14 +77,13 @@ def read_checkpoint(
 def fit_resumable(
     learn: Learner, # A new learner, made as the first time
     n_epochs: int, # Of the whole training
-    lr: float, # Highest learning rate
-    file: Path | str, # The checkpoint
-    **kwargs: Any, # What else `fit_one_cycle` takes
+    lr: Any, # Highest learning rate, or a slice
+    file: Path | str | None, # The checkpoint; None trains without one
 ) -> int: # Epochs that had been done before
     "Train with one cycle from the last checkpoint on; raises `CheckpointError`."
-    state = read_checkpoint(file)
+    state = read_checkpoint(file, learn.dls.device) if file else None
     done = state["epochs"] if state else 0
-    cbs: list[Callback] = [Checkpoint(file, done)]
+    cbs: list[Callback] = [Checkpoint(file, done)] if file else []
     if state and state["n_epochs"] != n_epochs:
         raise CheckpointError(f"{file} belongs to a training of {state['n_epochs']} epochs, this "
                               f"one has {n_epochs}; remove the file or ask for as many")
@@ -92,5 +92,5 @@ def fit_resumable(
         except RuntimeError as error:
             raise CheckpointError(f"{file} belongs to another model: {error}") from error
         cbs = [*cbs, _Resume(state)]
-    learn.fit_one_cycle(n_epochs, lr, start_epoch=done, cbs=cbs, **kwargs)
+    if done < n_epochs: learn.fit_one_cycle(n_epochs, lr, start_epoch=done, cbs=cbs)
     return done

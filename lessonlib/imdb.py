@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'BOUNDS', 'LATER', 'load_data', 'vader_scores', 'tfidf_model', 'reader', 'general_lm', 'checkpoint',
            'tune_lm', 'concat_pool', 'PoolHead', 'get_dls', 'build_model', 'get_learner', 'fit', 'fit_plain', 'ulmfit',
-           'praise', 'blend', 'words_that_mattered', 'encode']
+           'praise', 'verdicts', 'blend', 'words_that_mattered', 'encode']
 
 # %% ../nbs/05_imdb.ipynb #b8579b68
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ from fastai.text.models.core import get_text_classifier
 from torch import nn
 
 # %% ../nbs/05_imdb.ipynb #f66bd58e
-from .core import current_seed, default_device, output_dir
+from .checkpoints import fit_resumable
+from .core import current_seed, default_device, output_dir, set_seed
 from .data import get_data
-from .lm import adopt, build_lm, fit_epochs, lm_learner, read_wikitext
+from .lm import adopt, build_lm, lm_learner, read_wikitext
 from .numerics import apply_numerics
 from lessonlib.reviews import (
     ReviewData,
     ReviewDL,
+    backwards,
     batch_rows,
     load_reviews,
     read_reviews,
@@ -47,17 +50,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
                "lm_drop": .3, "drop": .4, "lr_lm": 1e-2, "lr": (4e-2, 6e-2, 6e-2), "slower": 2.6,
                "lr_plain": 1e-2, "lm_epochs": (1, 2), "epochs": (1, 1, 3), "n_drawn": 500,
                "min_freq": 3, "max_vocab": 6000, "max_len": 120, "limit": 0, "wikitext": False,
-               "n_workers": 0, "resume": False, "numerics": "fp32"},
+               "n_workers": 0, "threads": 1, "resume": False, "numerics": "fp32"},
     "small": {"emb_sz": 128, "n_hid": 256, "n_layers": 2, "seq_len": 72, "lm_bs": 64, "bs": 64,
               "lm_drop": .2, "drop": .4, "lr_lm": 5e-3, "lr": (2e-2, 2e-2), "slower": 2.6,
               "lr_plain": 5e-3, "lm_epochs": (1, 1), "epochs": (1, 2), "n_drawn": 500,
               "min_freq": 4, "max_vocab": 16000, "max_len": 250, "limit": 0, "wikitext": False,
-              "n_workers": 2, "resume": True, "numerics": "amp"},
+              "n_workers": 2, "threads": 1, "resume": True, "numerics": "amp"},
     "full": {"emb_sz": 400, "n_hid": 1152, "n_layers": 3, "seq_len": 72, "lm_bs": 64, "bs": 64,
              "lm_drop": .3, "drop": .5, "lr_lm": 2e-3, "lr": (2e-2, 1e-2, 5e-3, 1e-3),
              "slower": 2.6, "lr_plain": 5e-3, "lm_epochs": (0, 10), "epochs": (1, 1, 1, 2),
              "n_drawn": 0, "min_freq": 3, "max_vocab": 60000, "max_len": 1440, "limit": 0,
-             "wikitext": True, "n_workers": 8, "resume": True, "numerics": "amp"}}
+             "wikitext": True, "n_workers": 8, "threads": 8, "resume": True, "numerics": "amp"}}
 BOUNDS: dict[tuple[str, str], float] = {("imdb", "sample"): .74} # Least accuracy
 
 # %% ../nbs/05_imdb.ipynb #3f662a3f
@@ -110,14 +113,15 @@ def general_lm(
     if cfg["wikitext"]:
         from fastai.data.external import URLs, untar_data
         from fastai.text.learner import load_ignore_keys
-        weights, words = read_wikitext(untar_data(URLs.WT103_FWD, c_key="model"))
+        url = URLs.WT103_BWD if cfg.get("direction") == "backward" else URLs.WT103_FWD
+        weights, words = read_wikitext(untar_data(url, c_key="model"))
         model = build_lm(len(words), *(cfg[key] for key in ("emb_sz", "n_hid", "n_layers")))
         load_ignore_keys(model, weights)
         return model, words
     words = vocabulary(data.general, min_freq=cfg["min_freq"], max_vocab=cfg["max_vocab"])
     ids = numericalize(data.general, words)
     learn = reader(ids[20:], ids[:20], words, cfg)
-    fit_epochs(learn, cfg["lm_epochs"][0], cfg["lr_lm"], checkpoint(cfg, "general"))
+    fit_resumable(learn, cfg["lm_epochs"][0], cfg["lr_lm"], checkpoint(cfg, "general"))
     return learn.model, words
 
 # %% ../nbs/05_imdb.ipynb #0d943c8d
@@ -130,7 +134,7 @@ def checkpoint(
     "Name the checkpoint of a stage; another seed or settings that matter to it give another name."
     if not cfg.get("resume"): return None
     import hashlib
-    no_part = ("resume", "n_workers", *(LATER if stage in ("general", "tuned") else ()))
+    no_part = ("resume", "n_workers", "threads", *(LATER if stage in ("general", "tuned") else ()))
     parts = sorted((key, value) for key, value in cfg.items() if key not in no_part)
     key = hashlib.sha256(f"{parts}{current_seed()}".encode()).hexdigest()[:12]
     return output_dir() / f"imdb-{key}" / f"{stage}.pth"
@@ -145,7 +149,8 @@ def tune_lm(
     train, valid = ([data.ids[i] for i in data.parts[part]] for part in ("train", "valid"))
     learn = reader(train, valid, data.vocab, cfg)
     if start: adopt(learn.model, data.vocab, *start)
-    return fit_epochs(learn, cfg["lm_epochs"][1], cfg["lr_lm"], checkpoint(cfg, "tuned"))
+    fit_resumable(learn, cfg["lm_epochs"][1], cfg["lr_lm"], checkpoint(cfg, "tuned"))
+    return learn
 
 # %% ../nbs/05_imdb.ipynb #80490ea0
 def concat_pool(
@@ -234,7 +239,7 @@ def fit(
         if stage == last: learn.unfreeze()
         else: learn.freeze_to(-1 - stage)
         lr = slice(top / cfg["slower"]**(groups - 1), top) if stage else top
-        fit_epochs(learn, epochs, lr, checkpoint(cfg, f"classifier{stage}"))
+        fit_resumable(learn, epochs, lr, checkpoint(cfg, f"classifier{stage}"))
     return learn
 
 # %% ../nbs/05_imdb.ipynb #cd1971fb
@@ -244,7 +249,8 @@ def fit_plain(
 ) -> Learner: # The same learner, trained for as many epochs
     "Train all layers at one rate: what there is to do without a language model."
     learn.unfreeze()
-    return fit_epochs(learn, sum(cfg["epochs"]), cfg["lr_plain"], checkpoint(cfg, "plain"))
+    fit_resumable(learn, sum(cfg["epochs"]), cfg["lr_plain"], checkpoint(cfg, "plain"))
+    return learn
 
 # %% ../nbs/05_imdb.ipynb #4dcee071
 def ulmfit(
@@ -271,6 +277,23 @@ def praise(
     shares = torch.empty(len(texts))
     shares[torch.cat(batch_rows(dl.lengths, dl.bs))] = torch.cat(found)
     return shares.numpy()
+
+# %% ../nbs/05_imdb.ipynb #1f60a778
+def verdicts(
+    way: str, # 'backwards', or 'from nothing' for no language model
+    path: Path | str, # A folder in the layout of IMDB
+    cfg: dict[str, Any], # A row of `CONFIGS`
+) -> tuple[dict[str, np.ndarray], float]: # Shares of praise by part, and processor seconds
+    "Train another network and judge validation and test reviews; raises `DataError`."
+    set_seed()
+    data, began = load_data(path, cfg), time.process_time()
+    if way == "backwards":
+        data = backwards(data)
+        learn = ulmfit(path, data, {**cfg, "direction": "backward"})
+    else: learn = fit_plain(get_learner(get_dls(path, data, **cfg), **cfg), cfg)
+    taken = time.process_time() - began
+    return {part: praise(learn.model, [data.ids[i] for i in data.parts[part]], cfg)
+            for part in ("valid", "test")}, taken
 
 # %% ../nbs/05_imdb.ipynb #7b601e1e
 def blend(

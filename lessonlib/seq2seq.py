@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .core import ConfigError
-from .losses import WordScores
-from .recurrent import GRU
 from .words import PAD
 
 # %% ../nbs/lib/seq2seq.ipynb #1daccd86
@@ -40,8 +39,22 @@ def select(
 # %% ../nbs/lib/seq2seq.ipynb #531c7246
 class _Steps(nn.Module):
     def encode(self, source: Tensor) -> State: raise NotImplementedError
-    def forced(self, given: Tensor, state: State) -> Tensor: raise NotImplementedError
-    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]: raise NotImplementedError
+    def _run(self, tokens: Tensor, state: State) -> tuple[Tensor, State]: raise NotImplementedError
+
+    def forced(self,
+        given: Tensor, # (bs, t) int64: bos and the right words
+        state: State, # Of the source
+    ) -> Tensor: # (bs, t, words)
+        "Score all places in one call."
+        return self._run(given, state)[0]
+
+    def step(self,
+        tokens: Tensor, # (n,) int64, the words last written
+        state: State, # Of the n sentences
+    ) -> tuple[Tensor, State]: # (n, words) scores of the next word, and the new state
+        "Make one step."
+        scores, state = self._run(tokens[:, None], state)
+        return scores[:, 0], state
 
 # %% ../nbs/lib/seq2seq.ipynb #14162f99
 class EncoderDecoder(_Steps):
@@ -117,15 +130,15 @@ class _GRULayers(EncoderDecoder):
         super().__init__()
         self.words_in, self.words_out = nn.Embedding(n_in, size), nn.Embedding(n_out, size)
         for words in (self.words_in, self.words_out): nn.init.normal_(words.weight, std=size**-.5)
-        depth: dict[str, Any] = {"num_layers": layers,
+        depth: dict[str, Any] = {"num_layers": layers, "batch_first": True,
                                  "dropout": dropout if layers > 1 else 0.}
         each = size // 2 if bidirectional else size
-        self.encoder = GRU(size, each, bidirectional=bidirectional, **depth)
-        self.decoder = GRU(size, size, **depth)
+        self.encoder = nn.GRU(size, each, bidirectional=bidirectional, **depth)
+        self.decoder = nn.GRU(size, size, **depth)
         self.memory, self.bridge = nn.Linear(size, size), nn.Linear(size, size)
         self.attention = Attention(size) if attention else None
         self.drop, self.scale = nn.Dropout(dropout), size**.5
-        self.out = WordScores(size, n_out)
+        self.out = nn.Linear(size, n_out)
         self.out.weight = self.words_out.weight
 
 # %% ../nbs/lib/seq2seq.ipynb #be3212af
@@ -136,38 +149,26 @@ class _GRUStates(_GRULayers):
         "Read sentences up to their last words."
         mask = source != PAD
         vectors = self.drop(self.words_in(source) * self.scale)
-        states, last = self.encoder(vectors, lengths=mask.sum(1))
+        packed = pack_padded_sequence(vectors, mask.sum(1).cpu(), True, enforce_sorted=False)
+        states, last = self.encoder(packed)
+        states = pad_packed_sequence(states, True, total_length=source.shape[1])[0]
         last = last.view(self.encoder.num_layers, -1, *last.shape[1:]).transpose(1, 2).flatten(2)
         hidden = torch.tanh(self.bridge(last)).transpose(0, 1)
         return {"hidden": hidden, "memory": self.memory(states), "mask": mask}
 
-    def _run(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def _write(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor]:
         vectors = self.drop(self.words_out(tokens) * self.scale)
         states, hidden = self.decoder(vectors, state["hidden"].transpose(0, 1).contiguous())
         return states, hidden.transpose(0, 1)
 
-    def _score(self, states: Tensor, state: State) -> Tensor:
+    def _run(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        states, hidden = self._write(tokens, state)
         if self.attention: states = self.attention(states, state["memory"], state["mask"])
-        return self.out(self.drop(states))
+        return self.out(self.drop(states)), {**state, "hidden": hidden}
 
 # %% ../nbs/lib/seq2seq.ipynb #32277e52
 class GRUTranslator(_GRUStates):
     "A GRU that reads and a GRU that writes, with or without attention."
-    def forced(self,
-        given: Tensor, # (bs, t) int64: bos and the right words
-        state: State, # Of the source
-    ) -> Tensor: # (bs, t, words)
-        "Score all places in one call."
-        return self._score(self._run(given, state)[0], state)
-
-    def step(self,
-        tokens: Tensor, # (n,) int64, the words last written
-        state: State, # Of the n sentences
-    ) -> tuple[Tensor, State]: # (n, words) scores of the next word, and the new state
-        "Make one step."
-        states, hidden = self._run(tokens[:, None], state)
-        return self._score(states, state)[:, 0], {**state, "hidden": hidden}
-
     @torch.no_grad()
     def alignment(self,
         source: Tensor, # (bs, s) int64
@@ -176,7 +177,8 @@ class GRUTranslator(_GRUStates):
         "Return the weights of attention; raises `ConfigError` for a model without."
         if not self.attention: raise ConfigError("this model was built with attention=False")
         state = self.encode(source)
-        return self.attention.weights(self._run(given, state)[0], state["memory"], state["mask"])
+        states, _ = self._write(given, state)
+        return self.attention.weights(states, state["memory"], state["mask"])
 
 # %% ../nbs/lib/seq2seq.ipynb #80dc70a7
 def check_padding(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from .core import ConfigError
-from .losses import WordScores
 from .seq2seq import EncoderDecoder, State
 from .words import PAD
 
@@ -138,7 +137,7 @@ class _Blocks(EncoderDecoder):
         self.decoder = nn.ModuleList(DecoderBlock(size, heads, dropout) for _ in range(layers))
         self.norm_in, self.norm_out = nn.LayerNorm(size), nn.LayerNorm(size)
         self.drop, self.scale, self.longest = nn.Dropout(dropout), size**.5, longest
-        self.out = WordScores(size, n_out)
+        self.out = nn.Linear(size, n_out)
         self.out.weight = self.words_out.weight
 
 # %% ../nbs/lib/transformer.ipynb #a17aecde
@@ -167,20 +166,18 @@ class _Reader(_Blocks):
             x = block.decode(x, seen[-1], causal, state)
         return self.out(self.norm_out(x)), {**state, "past": torch.stack(seen, 1)}
 
-# %% ../nbs/lib/transformer.ipynb #9651e8fa
+# %% ../nbs/lib/transformer.ipynb #2e24f82f
 class TransformerTranslator(_Reader):
     "An encoder and a decoder of attention blocks."
-    def forced(self,
-        given: Tensor, # (bs, t) int64: bos and the right words
-        state: State, # Of the source
-    ) -> Tensor: # (bs, t, words)
-        "Score all places in one call."
-        return self._run(given, state)[0]
-
-    def step(self,
-        tokens: Tensor, # (n,) int64, the words last written
-        state: State, # Of the n sentences
-    ) -> tuple[Tensor, State]: # (n, words) scores of the next word, and the new state
-        "Make one step."
-        scores, state = self._run(tokens[:, None], state)
-        return scores[:, 0], state
+    @torch.no_grad()
+    def alignment(self,
+        source: Tensor, # (bs, s) int64
+        given: Tensor, # (bs, t) int64: bos and a translation
+    ) -> Tensor: # (bs, t, s): where the last block looked at each place
+        "Return the mean over heads of the last block's attention to the source."
+        seen: list[Tensor] = []
+        def look(attend: Any, inputs: Any) -> None: seen.append(attend.weights(*inputs))
+        hook = self.decoder[-1].cross.register_forward_pre_hook(look)
+        try: self.forced(given, self.encode(source))
+        finally: hook.remove()
+        return seen[0].mean(1)

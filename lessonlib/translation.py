@@ -26,7 +26,8 @@ from .bleu import corpus_bleu, official_scores
 from .checkpoints import fit_resumable
 from .core import ConfigError, current_seed, output_dir
 from .decoding import beam_search, bleu_of, translate_dl
-from .losses import PerToken, TokenLoss, has_bfloat16, token_hits, token_loss
+from .losses import PerToken, TokenLoss, token_hits, token_loss
+from .numerics import apply_numerics
 from .pairs import TokenPair, pair_dls, read_pairs, split_pairs, tokenize_pairs
 from .seq2seq import GRUTranslator, TeacherForcing
 from .transformer import TransformerTranslator
@@ -40,15 +41,15 @@ _all_ = ["SentenceError", "Translator", "alignment", "beam_search", "bleu_of", "
 CONFIGS: dict[str, dict[str, Any]] = {
     "sample": {"max_tokens": 14, "n_valid": 300, "n_test": 600, "min_freq": 2, "max_vocab": 10_000,
                "questions": False, "n_compare": 4000, "bs": 32, "size": 96, "layers": 1,
-               "heads": 4, "dropout": .2, "smoothing": .1, "epochs": 5, "lr": 6e-3, "half": False,
+               "heads": 4, "dropout": .2, "smoothing": .1, "epochs": 5, "lr": 6e-3, "numerics": "fp32",
                "final": "attention", "final_epochs": 4, "beam": 4, "alpha": 1., "threads": 1},
     "small": {"max_tokens": 12, "n_valid": 1000, "n_test": 2500, "min_freq": 3, "max_vocab": 8000,
               "questions": True, "n_compare": 10_000, "bs": 64, "size": 256, "layers": 1,
-              "heads": 4, "dropout": .2, "smoothing": .1, "epochs": 8, "lr": 1e-3, "half": True,
+              "heads": 4, "dropout": .2, "smoothing": .1, "epochs": 8, "lr": 1e-3, "numerics": "amp",
               "final": "attention", "final_epochs": 7, "beam": 5, "alpha": 1., "threads": 2},
     "full": {"max_tokens": 30, "n_valid": 2000, "n_test": 5000, "min_freq": 2, "max_vocab": 20_000,
              "questions": True, "n_compare": 10_000, "bs": 128, "size": 512, "layers": 2,
-             "heads": 8, "dropout": .2, "smoothing": .1, "epochs": 12, "lr": 1e-3, "half": True,
+             "heads": 8, "dropout": .2, "smoothing": .1, "epochs": 12, "lr": 1e-3, "numerics": "amp",
              "final": "transformer", "final_epochs": 20, "beam": 5, "alpha": 1., "threads": 2}}
 BOUNDS: dict[tuple[str, str], float] = {("translation", "sample"): 62.}
 
@@ -126,7 +127,7 @@ def get_learner(
     smoothing: float = .1, # What the right word gives up to all others
     lr: float = 3e-3, # Highest learning rate; a third of it for a transformer
     end_force: float = 1., # The teacher's share of the words at the end of training
-    half: bool = False, # Whether the last layer may compute in bfloat16 while it learns
+    numerics: str = "fp32", # How it computes in training, one of `NUMERICS`
     **_: Any, # The other keys of `CONFIGS`
 ) -> Learner: # Not trained yet; its model knows how to make itself anew
     "Put model, loss, optimiser and metrics together; raises `ConfigError`."
@@ -139,9 +140,8 @@ def get_learner(
                     metrics=[PerToken(token_loss, "loss per word"),
                              PerToken(token_hits, "words right")],
                     cbs=[GradientClip(1.)] + [TeacherForcing(.3, end_force)] * (end_force < 1))
-    learn.model.out.halved = half and has_bfloat16(dls.device)
     learn.architecture = architecture
-    return learn
+    return apply_numerics(learn, numerics)
 
 # %% ../nbs/09_translation.ipynb #80ea2e33
 def fit(
@@ -153,6 +153,5 @@ def fit(
     "Train with one cycle, quietly; raises `CheckpointError`."
     epochs = cfg["epochs"] if epochs is None else epochs
     with learn.no_bar(), learn.no_logging():
-        if checkpoint: fit_resumable(learn, epochs, learn.lr, checkpoint)
-        else: learn.fit_one_cycle(epochs, learn.lr)
+        fit_resumable(learn, epochs, learn.lr, checkpoint)
     return learn

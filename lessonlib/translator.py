@@ -22,7 +22,7 @@ from .words import SentenceError, Vocab, detokenize, markup, tokenize
 
 # %% ../nbs/lib/translator.ipynb #53c55d31
 def alignment(
-    learn: Any, # A learner with a GRU with attention
+    learn: Any, # A learner of a model with attention
     pair: TokenPair, # French and English tokens
 ) -> pd.DataFrame: # A row per English word and eos, a column per French word and eos
     "Return where the decoder looks while it writes a given translation."

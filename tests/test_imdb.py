@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lessonlib import imdb
+from lessonlib.checkpoints import CheckpointError
 from lessonlib.core import ConfigError
 from lessonlib.download import DataError
 from lessonlib.lm import build_lm, read_wikitext
-from lessonlib.models import ModelCard, ModelError, load_model, save_model
+from lessonlib.models import ModelCard, load_model, save_model
 from lessonlib.reviews import backwards, read_reviews, read_text
 from lessonlib.sampled import sample_words
 from lessonlib.tokens import SPECIALS, UNK, tokenize
@@ -228,7 +229,7 @@ def test_a_damaged_checkpoint_is_named(data, folder):
     file = imdb.checkpoint(cfg, "classifier0")
     file.parent.mkdir(parents=True)
     file.write_bytes(b"no checkpoint")
-    with pytest.raises(ModelError, match="classifier0.pth is no checkpoint"):
+    with pytest.raises(CheckpointError, match="classifier0.pth is not a checkpoint"):
         imdb.fit(classifier(data, folder, cfg), cfg)
 
 
