@@ -7,7 +7,8 @@ The first form trains one epoch of the lesson's models in two ways, in turns: al
 after another. Both see the same batches and start from the same weights; before timing, their scores are compared. With one
 thread the seconds are those of the processor, which other programs disturb least. The second form trains the lesson's
 recipes at the current scale (`LESSONS_SCALE`), with other random numbers and another split for each seed, and prints the BLEU of
-greedy translations of the validation part, each and as mean ± standard deviation.
+greedy translations of the validation part, each and as mean ± standard deviation; and for the final model, trained on all pairs,
+that of the test part, searched as in the lesson.
 """
 import argparse
 import statistics
@@ -25,7 +26,7 @@ from lessonlib.core import scaled, set_seed
 from lessonlib.data import get_data
 from lessonlib.decoding import bleu_of
 from lessonlib.lookup import dictionary_translations, memory_translations
-from lessonlib.losses import TokenLoss, has_bfloat16
+from lessonlib.losses import TokenLoss
 from lessonlib.translation import CONFIGS, KINDS, build_model, fit, get_dls, get_learner
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -60,9 +61,8 @@ def compare_kind(kind: str, dls: DataLoaders, cfg: dict[str, Any], repeats: int)
             "step by step": lambda s, g: model.by_steps(g, model.encode(s))}
     with torch.no_grad(): difference = (ways["one call"](source, given) - ways["step by step"](source, given)).abs().max()
     assert difference < 1e-4
-    model.out.halved = cfg["half"] and has_bfloat16("cpu")
     print(f"{kind}: {len(dls.train.pairs):,} pairs in batches of {cfg['bs']}, size {cfg['size']}, {len(dls.vocabs[1]):,} words, "
-          f"last layer {'bfloat16' if model.out.halved else 'float32'}; largest difference of a score {difference:.1e}; "
+          f"largest difference of a score {difference:.1e}; "
           f"{torch.get_num_threads()} threads", flush=True)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
@@ -79,7 +79,7 @@ def recipes(args: argparse.Namespace) -> None:
     """Train each recipe with each seed."""
     cfg, path = scaled(CONFIGS), args.path or get_data("translation")
     kinds = args.kinds or ["plain", "attention", "transformer"]
-    scores: dict[str, list[float]] = {kind: [] for kind in ["memory", "dictionary", *kinds]}
+    scores: dict[str, list[float]] = {kind: [] for kind in ["memory", "dictionary", *kinds, "final, on test"]}
     for seed in args.seeds:
         dls = get_dls(path, **cfg, compare=True, seed=seed)
         french, english = zip(*dls.valid.pairs)
@@ -92,9 +92,15 @@ def recipes(args: argparse.Namespace) -> None:
             seconds, bleu = time.process_time() - start, bleu_of(learn.model, dls.valid)
             scores[kind].append(bleu.score)
             print(f"seed {seed}  {kind:12} {bleu}  {seconds:.0f} s of the processor", flush=True)
+        set_seed(seed)
+        dls = get_dls(path, **cfg, seed=seed)
+        learn = fit(get_learner(dls, **{**cfg, "kind": cfg["final"]}), cfg, cfg["final_epochs"])
+        bleu = bleu_of(learn.model, dls[2], cfg["beam"], alpha=cfg["alpha"])
+        scores["final, on test"].append(bleu.score)
+        print(f"seed {seed}  final, on test {bleu}", flush=True)
     for name, found in scores.items():
         spread = statistics.stdev(found) if len(found) > 1 else float("nan")
-        print(f"{name:12} {statistics.mean(found):.1f} ± {spread:.1f}  {' '.join(f'{x:.1f}' for x in found)}")
+        print(f"{name:14} {statistics.mean(found):.1f} ± {spread:.1f}  {' '.join(f'{x:.1f}' for x in found)}")
 
 
 def main() -> None:

@@ -63,6 +63,8 @@ class Run:
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 def _reason(error: BaseException) -> str:
+    if type(error).__name__ in ("AssertionError", "DeadKernelError"): # Of nbclient, not of a cell
+        return "the notebook's process ended on its own; was there enough memory?"
     ename = getattr(error, "ename", type(error).__name__)
     evalue = getattr(error, "evalue", str(error))
     return _ANSI.sub("", f"{ename}: {evalue}").strip()
