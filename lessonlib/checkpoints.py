@@ -47,16 +47,14 @@ class Checkpoint(Callback):
         with atomic_path(self.file) as temporary: torch.save(state, temporary)
 
 # %% ../nbs/lib/checkpoints.ipynb #46072eaf
-class _Resume(Callback):
-    order = -20
-    def __init__(self, state: dict[str, Any]): self.state = state
-
-    def before_fit(self) -> None:
-        self.learn.opt.load_state_dict(self.state["opt"])
-        torch.set_rng_state(self.state["random"].cpu())
-        if "order" in self.state:
-            version, words, gauss = self.state["order"]
-            self.dls.train.rng.setstate((version, tuple(words), gauss))
+def _restore(learn: Learner, state: dict[str, Any]) -> None:
+    learn.model.load_state_dict(state["model"])
+    if learn.opt is None: learn.create_opt()
+    learn.opt.load_state_dict(state["opt"])
+    torch.set_rng_state(state["random"].cpu())
+    if "order" in state:
+        version, words, gauss = state["order"]
+        learn.dls.train.rng.setstate((version, tuple(words), gauss))
 
 def read_checkpoint(
     file: Path | str, # As `Checkpoint` wrote it
@@ -82,15 +80,14 @@ def fit_resumable(
 ) -> int: # Epochs that had been done before
     "Train with one cycle from the last checkpoint on; raises `CheckpointError`."
     state = read_checkpoint(file, learn.dls.device) if file else None
-    done = state["epochs"] if state else 0
-    cbs: list[Callback] = [Checkpoint(file, done)] if file else []
     if state and state["n_epochs"] != n_epochs:
         raise CheckpointError(f"{file} belongs to a training of {state['n_epochs']} epochs, this "
                               f"one has {n_epochs}; remove the file or ask for as many")
     if state:
-        try: learn.model.load_state_dict(state["model"])
-        except RuntimeError as error:
+        try: _restore(learn, state)
+        except (RuntimeError, AssertionError) as error:
             raise CheckpointError(f"{file} belongs to another model: {error}") from error
-        cbs = [*cbs, _Resume(state)]
+    done = state["epochs"] if state else 0
+    cbs = [Checkpoint(file, done)] if file else []
     if done < n_epochs: learn.fit_one_cycle(n_epochs, lr, start_epoch=done, cbs=cbs)
     return done

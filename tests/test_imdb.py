@@ -224,6 +224,15 @@ def test_a_trained_model_comes_back_from_the_disk(data, folder, tmp_path):
     assert np.allclose(imdb.praise(again, ids, CFG), imdb.praise(learn.model, ids, CFG), atol=1e-6)
 
 
+@pytest.mark.parametrize("way", ["from nothing", "backwards"])
+def test_other_networks_judge_every_review_of_the_same_parts(way, data, folder):
+    shares, seconds = imdb.verdicts(way, folder, CFG)
+    assert {part: len(found) for part, found in shares.items()} == {part: len(data.parts[part]) for part in ("valid", "test")}
+    assert seconds > 0
+    again, _ = imdb.verdicts(way, folder, CFG)
+    assert np.allclose(again["test"], shares["test"], atol=1e-5)
+
+
 def test_a_damaged_checkpoint_is_named(data, folder):
     cfg = {**CFG, "resume": True, "epochs": (1,), "lr": (1e-2,)}
     file = imdb.checkpoint(cfg, "classifier0")

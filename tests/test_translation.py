@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lessonlib import translation as tr
+from lessonlib.beside import second_process
 from lessonlib.bleu import same_as_sacrebleu
 from lessonlib.checkpoints import CheckpointError, read_checkpoint
 from lessonlib.core import ConfigError, set_seed
@@ -15,7 +16,7 @@ from lessonlib.decoding import beam_search, greedy
 from lessonlib.download import DataError
 from lessonlib.losses import TokenLoss
 from lessonlib.models import ModelError, load_model
-from lessonlib.pairs import read_pairs, split_pairs, tokenize_pairs
+from lessonlib.pairs import PairDL, read_pairs, split_pairs, tokenize_pairs
 from lessonlib.seq2seq import check_padding
 from lessonlib.words import BOS, EOS, PAD, UNK, SentenceError, detokenize, tokenize
 
@@ -180,6 +181,31 @@ def test_one_call_gives_what_steps_give_gradients_too(kind):
         used = [p for name, p in model.named_parameters() if "encoder.weight_hh" in name or "words" in name]
         gradients.append(torch.autograd.grad(loss, used))
     for a, b in zip(*gradients): assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_a_trial_in_another_process_finds_what_it_finds_here(folder):
+    """The same report, to the last word, from a process of its own."""
+    cfg = {**CFG, "epochs": 1}
+    with second_process() as helper: there = helper.submit(tr.trial, "plain", folder, cfg, end_force=.5).result()
+    torch.set_num_threads(1)
+    here = tr.trial("plain", folder, cfg, end_force=.5)
+    assert here["translations"] == there["translations"]
+    assert here["loss per word"] == pytest.approx(there["loss per word"])
+    assert here["loss per word"] != pytest.approx(tr.trial("plain", folder, cfg)["loss per word"])
+
+
+@pytest.mark.parametrize("kind", ["attention", "transformer"])
+def test_the_alignment_looks_at_words_and_never_at_padding(folder, kind):
+    """A row of weights for each English word, over the French words of the sentence."""
+    dls = tr.get_dls(folder, seed=1, **CFG)
+    learn = tr.get_learner(dls, **{**CFG, "kind": kind})
+    pair = dls.train.pairs[0]
+    looks = tr.alignment(learn, pair)
+    assert looks.shape == (len(pair[1]) + 1, len(pair[0]) + 1)
+    assert looks.to_numpy().sum(1) == pytest.approx(1, abs=1e-5)
+    long, short = max(dls.train.pairs, key=lambda p: len(p[0])), min(dls.train.pairs, key=lambda p: len(p[0]))
+    source, given, _ = PairDL([long, short], dls.vocabs, 2).one_batch()
+    assert learn.model.alignment(source, given)[source[:, None].expand(-1, given.shape[1], -1) == PAD].abs().sum() == 0
 
 
 class Cut(Callback):
