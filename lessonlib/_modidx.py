@@ -318,6 +318,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'lessonlib.numerics._step': ('lib/numerics.html#_step', 'lessonlib/numerics.py'),
                                     'lessonlib.numerics.apply_numerics': ('lib/numerics.html#apply_numerics', 'lessonlib/numerics.py'),
                                     'lessonlib.numerics.autocast_forward': ('lib/numerics.html#autocast_forward', 'lessonlib/numerics.py'),
+                                    'lessonlib.numerics.keep_memory': ('lib/numerics.html#keep_memory', 'lessonlib/numerics.py'),
                                     'lessonlib.numerics.measure_numerics': ('lib/numerics.html#measure_numerics', 'lessonlib/numerics.py')},
             'lessonlib.pairs': { 'lessonlib.pairs.PairDL': ('lib/pairs.html#pairdl', 'lessonlib/pairs.py'),
                                  'lessonlib.pairs.PairDL.new': ('lib/pairs.html#pairdl.new', 'lessonlib/pairs.py'),

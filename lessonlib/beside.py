@@ -15,6 +15,8 @@ from threading import Thread
 
 import torch
 
+from .numerics import keep_memory
+
 # %% ../nbs/lib/beside.ipynb #55fabce1
 def _follow() -> None:
     parent = parent_process()
@@ -22,7 +24,9 @@ def _follow() -> None:
     os._exit(1)
 
 def _prepare() -> None:
+    if hasattr(os, "nice"): os.nice(10)
     torch.set_num_threads(1)
+    keep_memory()
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
     Thread(target=_follow, daemon=True).start()
 

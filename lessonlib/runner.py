@@ -57,6 +57,7 @@ class Run:
         return {"LESSONS_SCALE": self.scale, "LESSONS_SET": self.overrides,
                 "LESSONS_SEED": str(self.seed), "LESSONS_OUT": str(self.out.resolve()),
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+                "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "50000"),
                 "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 # %% ../nbs/lib/runner.ipynb #3d345754
