@@ -94,4 +94,5 @@ def keep_memory() -> bool: # Whether there is such a switch on this system
     "Keep freed memory for the next batch in place of giving it back (glibc's `mallopt`)."
     if not sys.platform.startswith("linux"): return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return bool(mallopt) and all(mallopt(*setting) for setting in _MALLOPT.values())
+    if mallopt is None: return False
+    return all(mallopt(*setting) for setting in _MALLOPT.values())
