@@ -270,9 +270,9 @@ def verdicts(
     "Train another network and judge validation and test reviews; raises `DataError`."
     set_seed()
     data, began = load_data(path, cfg), time.process_time()
-    if way == "backwards": data = backwards(data)
-    if way == "backwards": learn = ulmfit(path, data, {**cfg, "direction": "backward"})
-    else: learn = fit_plain(get_learner(get_dls(path, data, **cfg), **cfg), cfg)
+    if way == "from nothing":
+        learn = fit_plain(get_learner(get_dls(path, data, **cfg), **cfg), cfg)
+    else: learn = ulmfit(path, data := backwards(data), {**cfg, "direction": "backward"})
     taken = time.process_time() - began
     return {part: praise(learn.model, [data.ids[i] for i in data.parts[part]], cfg)
             for part in ("valid", "test")}, taken
