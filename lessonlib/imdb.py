@@ -28,7 +28,7 @@ from .checkpoints import fit_resumable
 from .core import current_seed, default_device, output_dir, set_seed
 from .data import get_data
 from .lm import adopt, build_lm, lm_learner, read_wikitext
-from .numerics import apply_numerics
+from .numerics import TrimMemory, apply_numerics
 from .opinions import blend, tfidf_model, vader_scores
 from lessonlib.reviews import (
     ReviewData,
@@ -84,7 +84,7 @@ def reader(
     cfg: dict[str, Any], # A row of `CONFIGS`
 ) -> LMLearner: # Untrained
     "Make a language model; raises `ConfigError` and `DataError`."
-    learn = lm_learner(train, valid[:200], vocab, cfg, default_device())
+    learn = lm_learner(train, valid[:200], vocab, cfg, default_device()).add_cb(TrimMemory())
     return apply_numerics(sample_words(learn, train, cfg["n_drawn"]), cfg["numerics"])
 
 # %% ../nbs/05_imdb.ipynb #efcd076a
@@ -209,7 +209,7 @@ def get_learner(
     if encoder is not None:
         learn.model[0].module.load_state_dict(encoder.state_dict())
         learn.freeze()
-    return apply_numerics(learn, cfg["numerics"])
+    return apply_numerics(learn.add_cb(TrimMemory()), cfg["numerics"])
 
 # %% ../nbs/05_imdb.ipynb #a476f97e
 def fit(
