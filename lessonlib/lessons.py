@@ -41,6 +41,8 @@ LESSONS: dict[str, Lesson] = {lesson.name: lesson for lesson in [
         ("head_pose",), "mean error, share of the width", "lower", ("efficientnet_lite0",)),
     Lesson("imdb", "05_imdb.ipynb", "lessonlib.imdb", "What did they think of the film?",
         ("imdb",), "accuracy", "higher"),
+    Lesson("rossmann", "06_rossmann.ipynb", "lessonlib.rossmann", "What will the shops sell?",
+        ("rossmann", "adult"), "RMSPE of the newest six weeks", "lower"),
     Lesson("movielens", "07_movielens.ipynb", "lessonlib.movielens", "Recommend films from ratings",
         ("movielens",), "mean squared error", "lower"),
     Lesson("translation", "09_translation.ipynb", "lessonlib.translation",

@@ -7,7 +7,7 @@ __all__ = ['RATING_COLUMNS', 'read_ratings', 'read_movies', 'UnknownId', 'Ids', 
 
 # %% ../nbs/lib/ratings.ipynb #dcb97bf1
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
 from torch import Tensor
 
 from .core import LessonError
 from .download import DataError
+from .loader import TensorDL
 
 # %% ../nbs/lib/ratings.ipynb #ae80234f
 RATING_COLUMNS = ("user", "movie", "rating", "timestamp")
@@ -212,10 +212,8 @@ def load_ratings(
     return data
 
 # %% ../nbs/lib/ratings.ipynb #44b8ed00
-class RatingDL:
+class RatingDL(TensorDL):
     "Deals out slices of two tensors, as a loader for fastai's `DataLoaders`."
-    n_inp, drop_last = 1, False
-
     def __init__(self,
         x: Tensor, # (n, 2) int64, row numbers of user and movie
         y: Tensor, # (n,) float32, stars
@@ -225,51 +223,9 @@ class RatingDL:
         "Keep the two tensors; raises `ValueError`."
         if len(x) != len(y):
             raise ValueError(f"{len(x)} pairs have {len(y)} ratings; expected as many")
-        if bs < 1: raise ValueError(f"bs={bs}: a batch needs at least one row")
-        self.x, self.y, self.bs, self.shuffle = x, y, bs, shuffle
+        super().__init__(x, y, bs=bs, shuffle=shuffle)
 
-    def __len__(self) -> int: # Number of batches
-        "Batches in an epoch."
-        return -(-len(self.x) // self.bs)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: # Pairs (bs, 2) and stars (bs,)
-        "Deal the rows out once."
-        x, y = self.x, self.y
-        if self.shuffle:
-            order = torch.randperm(len(x)).to(x.device)
-            x, y = x[order], y[order]
-        yield from zip(x.split(self.bs), y.split(self.bs))
-
-# %% ../nbs/lib/ratings.ipynb #51923a4a
-@patch(as_prop=True)
-def dataset(self: RatingDL) -> Tensor: # (n, 2) int64
-    "The rows, for code that asks how many there are."
-    return self.x
-
-@patch(as_prop=True)
-def device(self: RatingDL) -> torch.device: # Where the tensors are
-    "The device of the batches."
-    return self.x.device
-
-@patch
-def to(self: RatingDL,
-    device: torch.device | str, # Where the tensors shall be
-) -> RatingDL: # Itself
-    "Move the whole table to a device, once."
-    self.x, self.y = self.x.to(device), self.y.to(device)
-    return self
-
-# %% ../nbs/lib/ratings.ipynb #b1d27e50
-@patch
-def one_batch(self: RatingDL) -> tuple[Tensor, Tensor]: # (bs, 2) and (bs,)
-    "The first batch."
-    return next(iter(self))
-
-@patch
-def new(self: RatingDL,
-    bs: int | None = None, # Another batch size
-    shuffle: bool | None = None, # Another order
-    **kwargs: Any, # Ignored: what fastai passes to its own loaders
-) -> RatingDL: # A loader of the same rows
-    "The same rows, dealt differently."
-    return RatingDL(self.x, self.y, bs or self.bs, self.shuffle if shuffle is None else shuffle)
+    @property
+    def x(self) -> Tensor: # (n, 2) int64
+        "The row numbers of user and movie."
+        return self.tensors[0]
