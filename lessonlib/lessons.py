@@ -45,6 +45,8 @@ LESSONS: dict[str, Lesson] = {lesson.name: lesson for lesson in [
         ("rossmann", "adult"), "RMSPE of the newest six weeks", "lower"),
     Lesson("movielens", "07_movielens.ipynb", "lessonlib.movielens", "Recommend films from ratings",
         ("movielens",), "mean squared error", "lower"),
+    Lesson("pascal_ssd", "08_pascal_ssd.ipynb", "lessonlib.pascal_ssd",
+        "Find all objects of a picture", ("pascal",), "mAP@0.5", "higher", ("efficientnet_lite0",)),
     Lesson("translation", "09_translation.ipynb", "lessonlib.translation",
         "Translate French into English", ("translation",), "BLEU", "higher"),
 ]}
