@@ -40,11 +40,12 @@ def rank_in_group(
     value: torch.Tensor, # (n,)
 ) -> torch.Tensor: # (n,): 0 for the largest value of its group, 1 for the next, ...
     "Rank values within groups, the first of equal ones first."
-    order = value.argsort(descending=True, stable=True)
+    several = (group.bincount()[group] > 1).nonzero()[:, 0] # Who is alone is the first
+    order = several[value[several].argsort(descending=True, stable=True)]
     order = order[group[order].argsort(stable=True)]
-    ordered, place = group[order], torch.arange(len(group), device=group.device)
+    ordered, place = group[order], torch.arange(len(order), device=group.device)
     starts = torch.searchsorted(ordered, ordered) # Where each group begins
-    return torch.empty_like(place).scatter(0, order, place - starts)
+    return torch.zeros_like(group).scatter(0, order, place - starts)
 
 # %% ../nbs/lib/anchors.ipynb #99f1155b
 def _wishes(iou: torch.Tensor, boxes: torch.Tensor, anchors: torch.Tensor,
@@ -72,9 +73,11 @@ def claim_anchors(
     count, wishes = picture.bincount(), list[torch.Tensor]()
     taken = iou.new_zeros(len(count) * len(anchors), dtype=torch.bool)
     while len(thing):
-        rank = rank_in_group(start + anchor, value)
+        slot = start + anchor
+        rank = rank_in_group(slot, value)
         won, lost = (rank == 0).nonzero()[:, 0], rank.nonzero()[:, 0]
-        claimed[thing[won]], taken[start[won] + anchor[won]] = anchor[won], True
+        claimed[thing[won]], taken[slot[won]] = anchor[won], True
+        if not len(lost): break
         thing, start, rank = thing[lost], start[lost], rank[lost] - 1
         wishes = [part[lost] for part in wishes] or \
             _wishes(iou[thing], boxes[thing], anchors, int(count.max()))
@@ -82,15 +85,34 @@ def claim_anchors(
         nth = rank[:, None] % left[:, -1:].clamp(min=1) # The last of a long queue begins again
         at = (left > nth).byte().argmax(1)[:, None]
         value, anchor = (part.gather(1, at)[:, 0] for part in wishes)
+        if left[:, -1].all(): continue
         some = left[:, -1].nonzero()[:, 0] # For whom one is left
         thing, start, value, anchor = (part[some] for part in (thing, start, value, anchor))
         wishes = [part[some] for part in wishes]
     return claimed
 
-# %% ../nbs/lib/anchors.ipynb #63e6ffff
+# %% ../nbs/lib/anchors.ipynb #ef04aad0
 BACKGROUND, NEITHER = -1, -2 # What `match_anchors` says of an anchor without an object
 
-@torch.no_grad()
+def _match(boxes: torch.Tensor, labels: torch.Tensor, anchors: torch.Tensor, least: float,
+           most: float) -> torch.Tensor:
+    picture, thing = (labels > 0).nonzero(as_tuple=True)
+    real = boxes[picture, thing]
+    iou = box_iou(real, anchors)
+    overlap = iou.new_full((len(labels), len(anchors)), -1.)
+    overlap.scatter_reduce_(0, picture[:, None].expand_as(iou), iou, "amax")
+    match = torch.where(overlap < most, BACKGROUND, NEITHER)
+    near = (iou.amax(1) >= least).nonzero()[:, 0] # Few objects
+    best = (iou[near] >= least) & (iou[near] == overlap[picture[near]])
+    row, anchor = best.nonzero(as_tuple=True)
+    place = picture[near[row]] * len(anchors) + anchor # Of equal overlaps the first one counts
+    match.view(-1).scatter_reduce_(0, place, thing[near[row]], "amin", include_self=False)
+    claimed = claim_anchors(iou, picture, real, anchors)
+    got = claimed >= 0
+    match[picture[got], claimed[got]] = thing[got]
+    return match
+
+# %% ../nbs/lib/anchors.ipynb #63e6ffff
 def match_anchors(
     boxes: torch.Tensor, # (bs, objects, 4), corners, padded
     labels: torch.Tensor, # (bs, objects), 0 where there is no object
@@ -101,19 +123,8 @@ def match_anchors(
     "Match the anchors of a whole batch with its objects (Liu et al. 2016, arXiv:1512.02325)."
     boxes, labels = boxes.as_subclass(torch.Tensor).float(), labels.as_subclass(torch.Tensor)
     if not boxes.shape[1]: return labels.new_full((len(labels), len(anchors)), BACKGROUND)
-    picture, thing = (labels > 0).nonzero(as_tuple=True)
-    real, anchors = boxes[picture, thing], anchors.to(boxes)
-    iou = box_iou(real, anchors)
-    table = iou.new_full((*labels.shape, len(anchors)), -1.)
-    table[picture, thing] = iou
-    overlap = table.amax(1)
-    match = torch.where(overlap < most, BACKGROUND, NEITHER)
-    near = (overlap >= least).nonzero(as_tuple=True) # Few; only these ask whose they are
-    match[near] = table.mT[near].argmax(-1)
-    claimed = claim_anchors(iou, picture, real, anchors)
-    got = claimed >= 0
-    match[picture[got], claimed[got]] = thing[got]
-    return match
+    with torch.inference_mode(): match = _match(boxes, labels, anchors.to(boxes), least, most)
+    return match.clone() # One that autograd may keep
 
 # %% ../nbs/lib/anchors.ipynb #4da5f2cf
 SPREAD = (.1, .2) # Of moves and of logarithms of growth, in SSD and RetinaNet

@@ -96,8 +96,8 @@ def detection_losses(
     costs = LOSSES[classes](logits, targets).sum(-1)
     picture, anchor = (match >= 0).nonzero(as_tuple=True)
     sizes = cells[anchor] if isinstance(cells, torch.Tensor) else cells
-    far = place_loss(offsets[picture, anchor], boxes[picture, match[picture, anchor]],
-                     anchors[anchor], place, sizes)
+    answers = offsets.flatten(0, 1).index_select(0, picture * len(anchors) + anchor)
+    far = place_loss(answers, boxes[picture, match[picture, anchor]], anchors[anchor], place, sizes)
     n = max(len(picture), len(match))
     return torch.where(match == NEITHER, 0., costs).sum() / n, far.sum() / n
 

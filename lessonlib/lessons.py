@@ -49,4 +49,7 @@ LESSONS: dict[str, Lesson] = {lesson.name: lesson for lesson in [
         "Find all objects of a picture", ("pascal",), "mAP@0.5", "higher", ("efficientnet_lite0",)),
     Lesson("translation", "09_translation.ipynb", "lessonlib.translation",
         "Translate French into English", ("translation",), "BLEU", "higher"),
+    Lesson("superres_gan", "10_superres_gan.ipynb", "lessonlib.superres_gan",
+        "Restore spoilt pictures", ("pets", "dogscats"), "PSNR, dB", "higher",
+        ("efficientnet_lite0", "efficientnet_lite1")),
 ]}

@@ -38,6 +38,8 @@ def notebooks(
     return [path for path in chosen if ".ipynb_checkpoints" not in path.parts]
 
 # %% ../nbs/lib/notebooks.ipynb #a683a3ea
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
 def tidy(
     notebook: NotebookNode, # Any notebook
 ) -> NotebookNode: # Its canonical form
@@ -50,7 +52,8 @@ def tidy(
     code = [cell for cell in clean.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, 1):
         cell.execution_count = number
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
+                        and _WIDGET not in output.get("data", {})]
         for output in cell.outputs:
             if "execution_count" in output: output["execution_count"] = number
     return clean
