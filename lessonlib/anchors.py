@@ -56,6 +56,15 @@ def _wishes(iou: torch.Tensor, boxes: torch.Tensor, anchors: torch.Tensor,
     number = torch.arange(len(anchors), device=iou.device)
     return list((iou - far.mul_(1e-6).add_(1e-13 * number)).topk(min(n, len(anchors))))
 
+def _favourites(iou: torch.Tensor, boxes: torch.Tensor,
+                anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    "Overlap and number (objects,) of the anchor that each object wishes for most."
+    value, anchor = iou.max(1)
+    if len(none := (value <= 0).nonzero()[:, 0]): # Far from all anchors
+        value[none], anchor[none] = (part[:, 0].to(old) for part, old in zip(
+            _wishes(iou[none], boxes[none], anchors, 1), (value, anchor)))
+    return value, anchor
+
 # %% ../nbs/lib/anchors.ipynb #4bf061e8
 def claim_anchors(
     iou: torch.Tensor, # (objects, anchors), those of all pictures below each other
@@ -65,10 +74,7 @@ def claim_anchors(
 ) -> torch.Tensor: # int64 (objects,): the anchor of each object, or -1 if there was none left
     "Give each object an anchor of its own, as long as its picture has any left."
     claimed = picture.new_full((len(picture),), -1)
-    value, anchor = iou.max(1)
-    if len(none := (value <= 0).nonzero()[:, 0]): # Far from all anchors
-        value[none], anchor[none] = (part[:, 0].to(old) for part, old in zip(
-            _wishes(iou[none], boxes[none], anchors, 1), (value, anchor)))
+    value, anchor = _favourites(iou, boxes, anchors)
     thing, start = torch.arange(len(picture), device=iou.device), picture * len(anchors)
     count, wishes = picture.bincount(), list[torch.Tensor]()
     taken = iou.new_zeros(len(count) * len(anchors), dtype=torch.bool)
