@@ -59,7 +59,9 @@ def _wishes(iou: torch.Tensor, boxes: torch.Tensor, anchors: torch.Tensor,
 def _favourites(iou: torch.Tensor, boxes: torch.Tensor,
                 anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "Overlap and number (objects,) of the anchor that each object wishes for most."
-    value, anchor = iou.max(1)
+    cpu = iou.device.type == "cpu" # There NumPy's search is five times as fast
+    anchor = torch.from_numpy(iou.numpy().argmax(1)) if cpu else iou.argmax(1)
+    value = iou.gather(1, anchor[:, None])[:, 0]
     if len(none := (value <= 0).nonzero()[:, 0]): # Far from all anchors
         value[none], anchor[none] = (part[:, 0].to(old) for part, old in zip(
             _wishes(iou[none], boxes[none], anchors, 1), (value, anchor)))
