@@ -229,6 +229,9 @@ def peak_rss_mb() -> float: # MiB
     if sys.platform == "win32":
         import psutil
         return psutil.Process().memory_info().peak_wset / 2**20
+    status = Path("/proc/self/status") # Linux; `ru_maxrss` there begins with the parent's peak
+    if status.is_file():
+        return float(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 2**10
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
