@@ -32,7 +32,7 @@ setup(
     package_dir={"lessonlib._data": "data", "lessonlib._notebooks": "nbs"},
     package_data={
         "lessonlib": ["py.typed"],
-        "lessonlib._data": ["catalogue.toml"],
+        "lessonlib._data": ["catalogue.toml", "results.toml"],
         "lessonlib._notebooks": ["*.ipynb"],
     },
 )

@@ -12,6 +12,7 @@ import pytest
 
 import lessonlib
 from lessonlib.lessons import LESSONS
+from lessonlib.measured import read_measured, write_results
 from lessonlib.notebooks import checked_share, clean, differences, notebooks
 
 try:
@@ -169,3 +170,18 @@ def test_import_is_light():
             for _ in range(3)]
     assert min(seconds for seconds, _ in runs) < 1
     assert not {name.split(".")[0] for name in runs[0][1]} & set(FORBIDDEN_AT_IMPORT)
+
+
+def test_readme_and_cards_say_what_was_measured():
+    assert write_results(ROOT, check=True) == [], "run: lessons table --write"
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_every_lesson_is_measured_at_the_sample_scale_with_its_spread(name):
+    row = read_measured()[name]
+    sample = row["sample"]
+    assert len(set(sample.seeds)) >= 5 and sample.sd and sample.seconds <= 120 and sample.megabytes <= 2500
+    for result in (sample, row["small"]):
+        if result.value is None: continue
+        assert result.baseline and result.beside and result.date and result.machine and result.command
+        assert result.seconds <= 1800, "a lesson at `small` takes at most 30 minutes"
