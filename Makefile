@@ -6,6 +6,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 OUT ?= runs
+JOBS ?= 2 # notebooks that `make test` runs side by side
 
 # Nothing of the reader's own settings may change a test or a stored output.
 CLEAN_ENV := env -u LESSONS_SCALE -u LESSONS_SET -u LESSONS_SEED -u LESSONS_DATA -u LESSONS_OUT
@@ -37,8 +38,8 @@ test: $(READY) ## check export, notebooks, style and types, re-run every noteboo
 	$(PY) -m lessonlib.notebooks check
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(CLEAN_ENV) $(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 nbs
-	$(CLEAN_ENV) $(PY) -m pytest tests
+	$(CLEAN_ENV) $(PY) -m pytest -n $(JOBS) --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=600 nbs
+	$(CLEAN_ENV) $(PY) -m pytest -n $(JOBS) --dist loadfile tests
 
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab nbs

@@ -5,6 +5,11 @@ import tempfile
 # Notebooks write models and results; a test run must not touch those of the reader.
 os.environ.setdefault("LESSONS_OUT", tempfile.mkdtemp(prefix="lessonlib-test-"))
 
+# Processes that run side by side share the cores; two threads on one core wait for each other.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    threads = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+
 # Threads that wait shall sleep, not spin: tests share their machine with other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -13,7 +13,7 @@ import pytest
 import lessonlib
 from lessonlib.lessons import LESSONS
 from lessonlib.measured import read_measured, write_results
-from lessonlib.notebooks import checked_share, clean, differences, notebooks
+from lessonlib.notebooks import CHECKED_SHARE, checked_share, clean, differences, notebooks
 
 try:
     import tomllib
@@ -132,7 +132,7 @@ def test_notebooks_are_made_of_small_cells_with_prose(path):
     lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
     assert lengths[-1] <= 31, "a cell has over 30 lines besides its directive"
     checked, with_output = checked_share(nbformat.read(path, as_version=4))
-    assert checked >= .6 * with_output, f"{checked} of {with_output} outputs are checked"
+    assert checked >= CHECKED_SHARE * with_output, f"{checked} of {with_output} outputs are checked"
     if path.parent.name == "nbs": assert lengths[len(lengths) // 2] <= 5 and lengths[int(.9 * len(lengths))] <= 15
     assert path.stat().st_size < 2**20
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
