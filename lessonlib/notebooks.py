@@ -159,7 +159,8 @@ def _share(paths: list[Path]) -> int:
     for path in paths:
         checked, all_cells = checked_share(nbformat.read(path, as_version=4))
         low = checked < CHECKED_SHARE * all_cells
-        print(f"{'[FAIL]' if low else '[OK]  '} {checked:4} of {all_cells:3} outputs checked  {path.name}")
+        verdict = "[FAIL]" if low else "[OK]  "
+        print(f"{verdict} {checked:4} of {all_cells:3} outputs checked  {path.name}")
         failed |= low
     return int(failed)
 
