@@ -41,6 +41,9 @@ test: $(READY) ## check export, notebooks, style and types, re-run every noteboo
 	$(CLEAN_ENV) $(PY) -m pytest -n $(JOBS) --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=600 nbs
 	$(CLEAN_ENV) $(PY) -m pytest -n $(JOBS) --dist loadfile tests
 
+lab: export GOMP_SPINCOUNT ?= 50000
+lab: export OMP_WAIT_POLICY ?= PASSIVE
+lab: export PYTHONWARNINGS ?= ignore:`torch.jit.script` is deprecated:FutureWarning
 lab: $(READY) ## open JupyterLab on the notebooks
 	$(PY) -m jupyterlab nbs
 

@@ -44,6 +44,9 @@ def choose_lessons(
     return [lesson for name, lesson in LESSONS.items() if name in names or not names]
 
 # %% ../nbs/lib/runner.ipynb #8bb2c38c
+_KERNEL = {"GOMP_SPINCOUNT": "50000", "OMP_WAIT_POLICY": "PASSIVE",
+           "PYTHONWARNINGS": "ignore:`torch.jit.script` is deprecated:FutureWarning"}
+
 @dataclass(frozen=True)
 class Run:
     "What a lesson is asked to do."
@@ -57,8 +60,7 @@ class Run:
         return {"LESSONS_SCALE": self.scale, "LESSONS_SET": self.overrides,
                 "LESSONS_SEED": str(self.seed), "LESSONS_OUT": str(self.out.resolve()),
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-                "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "50000"),
-                "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+                **{name: os.environ.get(name, default) for name, default in _KERNEL.items()}}
 
 # %% ../nbs/lib/runner.ipynb #3d345754
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
