@@ -144,6 +144,14 @@ def test_modules_are_short(module):
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+def test_no_output_fills_the_page(path):
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        for output in cell.get("outputs", []):
+            text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+            assert len(text.splitlines()) <= 45, f"cell {number}"
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_every_picture_has_an_alternative_text(path):
     for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
         for output in cell.get("outputs", []):
