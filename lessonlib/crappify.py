@@ -24,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .core import atomic_path
 from .download import DataError
+from .progress import track
 
 # %% ../nbs/lib/crappify.ipynb #9c706d19
 MAX_PIXELS = 80_000_000 # Of a picture that is read; more is taken for a decompression bomb
@@ -197,8 +198,6 @@ def crappify(
     workers: int = 2, # Processes, 1 or 2; the second starts where there is much to do
 ) -> Crappified: # What was written, kept, and refused with a reason
     "Spoil all pictures of a folder that are not spoilt yet; raises `DataError`."
-    from rich.console import Console
-    from rich.progress import track
     source, dest = Path(source).resolve(), Path(dest).resolve()
     names = list(_pictures_below(source))
     if not names: raise DataError(f"{source} holds no pictures")
@@ -208,8 +207,7 @@ def crappify(
     todo = [name for name in names if not (dest / spoilt_name(name)).exists()]
     with _helper(workers > 1 and len(todo) > FEW, str(source), str(dest), side, seed, number):
         said = {name: _spoil_file(source, dest, side, seed, number, name)
-                for name in track(todo, "spoiling", transient=True,
-                                  console=Console(stderr=True, force_jupyter=False))}
+                for name in track(todo, "spoiling")}
     refused = {name: word for name, word in said.items() if word}
     good = [name for name in names if name not in refused]
     return Crappified(dest, good, len(todo) - len(refused), len(names) - len(todo), refused)

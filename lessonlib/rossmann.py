@@ -21,8 +21,6 @@ from fastai.callback.schedule import Learner
 from fastai.data.core import DataLoaders
 from fastai.metrics import AccumMetric
 from fastai.optimizer import OptimWrapper
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 # %% ../nbs/06_rossmann.ipynb #0dea5a3d
@@ -38,6 +36,7 @@ from lessonlib.forecasting import (
 
 # %% ../nbs/06_rossmann.ipynb #4d6d68cf
 from .models import ModelCard, load_model, save_model
+from .progress import track
 from .sales import SalesTables, load_sales
 from .sales_data import best_rounds, best_share, boost, make_data, make_dls
 from .sales_features import sales_features, shift_future
@@ -130,7 +129,7 @@ def fit(
     fresh = not (data.known & (data.frame.part == "valid")).any()
     keep = [BestEpoch("exp_rmspe", cfg["patience"])] if fresh else []
     learn.fit_one_cycle(cfg["epochs"], cfg["lr"], cbs=keep)
-    learn.kept_epoch = keep[0].best_epoch if keep else cfg["epochs"]
+    learn.kept_epoch = keep[0].kept if keep else cfg["epochs"]
     return learn
 
 # %% ../nbs/06_rossmann.ipynb #04080502
@@ -189,9 +188,7 @@ def train_ensemble(
 ) -> tuple[Ensemble, int]: # The networks, on the CPU, and their mean number of epochs
     "Train several networks that differ by their random numbers."
     seed, members, epochs = current_seed() if seed is None else seed, [], []
-    numbers = track(range(cfg["n_models"]), "training", transient=True,
-                    console=Console(stderr=True, force_jupyter=False))
-    for number in numbers:
+    for number in track(range(cfg["n_models"]), "training"):
         torch.manual_seed(1000 * seed + number)
         learn = get_learner(dls, **cfg)
         with learn.no_bar(), learn.no_logging(): fit(learn, cfg)

@@ -220,15 +220,15 @@ class BestEpoch(TrackerCallback):
     def before_fit(self):
         "Begin with nothing remembered."
         super().before_fit()
-        self.best_epoch, self.weights = 0, None
+        self.kept, self.weights = 0, None
 
     def after_epoch(self):
         "Remember this epoch's weights if it is the best; stop if the best is long ago."
         super().after_epoch()
         if self.new_best:
-            self.best_epoch = self.epoch + 1
+            self.kept = self.epoch + 1
             self.weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        elif self.epoch + 1 - self.best_epoch >= self.patience: raise CancelFitException()
+        elif self.epoch + 1 - self.kept >= self.patience: raise CancelFitException()
 
     def after_fit(self):
         "Put the best weights back."

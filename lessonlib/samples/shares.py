@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..progress import Bar
+
 # %% ../../nbs/samples/shares.ipynb #ccdfbaa6
 def _drawer(name: str) -> Callable[..., None]:
     module, function = name.split(":")
@@ -37,14 +39,10 @@ def _count(dest: Path) -> int:
 # %% ../../nbs/samples/shares.ipynb #8938a5fd
 def _watch(jobs: list[subprocess.Popen], dest: Path, total: int) -> None:
     "Show how many files are there until all jobs have ended."
-    from rich.console import Console
-    from rich.progress import Progress
-    console = Console(stderr=True, force_jupyter=False)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("drawing", total=total)
+    with Bar("drawing", total) as bar:
         while any(job.poll() is None for job in jobs):
             time.sleep(.1)
-            bar.update(task, completed=_count(dest))
+            bar.update(_count(dest))
 
 # %% ../../nbs/samples/shares.ipynb #4e19f992
 def draw_in_shares(
