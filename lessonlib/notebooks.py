@@ -40,6 +40,7 @@ def notebooks(
 
 # %% ../nbs/lib/notebooks.ipynb #a683a3ea
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_BAR = {"text/html": ""} # A progress bar that has gone
 
 def tidy(
     notebook: NotebookNode, # Any notebook
@@ -54,7 +55,8 @@ def tidy(
     for number, cell in enumerate(code, 1):
         cell.execution_count = number
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"
-                        and _WIDGET not in output.get("data", {})]
+                        and _WIDGET not in output.get("data", {})
+                        and output.get("data") != _BAR]
         for output in cell.outputs:
             if "execution_count" in output: output["execution_count"] = number
     return clean
