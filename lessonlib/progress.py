@@ -14,62 +14,65 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 # %% ../nbs/lib/progress.ipynb #dd492b7f
-PATIENCE = 1. # Seconds before a bar appears
-
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
 
+class _Page:
+    def __init__(self, text: str, total: int):
+        from IPython.display import display
+        self.text, self.total = text, total
+        self.handle = display({"text/html": ""}, raw=True, display_id=True)
+
+    def draw(self, done: int, seconds: float) -> None:
+        bar = f'<progress value="{done}" max="{self.total}"></progress>'
+        html = f"{bar} {self.text} {done} of {self.total}, {seconds:.0f} s"
+        self.handle.update({"text/html": html}, raw=True)
+
+    def close(self) -> None: self.handle.update({"text/html": ""}, raw=True)
+
+class _Terminal:
+    def __init__(self, text: str, total: int):
+        from rich.console import Console
+        from rich.progress import Progress
+        console = Console(stderr=True, force_jupyter=False)
+        self.bars = Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+        self.bars.add_task(text, total=total)
+        self.bars.start()
+
+    def draw(self, done: int, _: float) -> None: self.bars.update(0, completed=done) # type: ignore[arg-type]
+    def close(self) -> None: self.bars.stop()
+
+# %% ../nbs/lib/progress.ipynb #4e77f72f
+PATIENCE = 1. # Seconds before a bar appears
+
 class Bar:
-    "Shows how much of a task is done; a context manager."
+    "Shows how much of a task is done; a context manager that takes the bar away at its end."
     def __init__(self,
         text: str, # What is being done, such as 'drawing'
         total: int, # How many parts there are
     ):
-        "Show nothing yet."
-        self.text, self.total, self.began = text, max(1, total), time.monotonic()
-        self.shown: Any = None # A display handle of IPython, or rich's `Progress`
+        "Start the clock and show nothing yet."
+        self.text, self.total, self.began = text, total, time.monotonic()
+        self.shown: _Page | _Terminal | None = None
 
     def __enter__(self) -> "Bar":
-        "Start the clock."
-        self.began = time.monotonic()
+        "Give the bar to the loop."
         return self
 
     def update(self,
         done: int, # How many parts are done
     ) -> None:
         "Show that `done` parts are done."
-        if self.shown is None and time.monotonic() - self.began < PATIENCE: return
-        if _in_notebook(): self._draw(self._html(done))
-        else:
-            if self.shown is None: self.shown = self._terminal()
-            self.shown.update(0, completed=done)
+        seconds = time.monotonic() - self.began
+        if self.shown is None and seconds < PATIENCE: return
+        kind = _Page if _in_notebook() else _Terminal
+        self.shown = self.shown or kind(self.text, self.total)
+        self.shown.draw(done, seconds)
 
     def __exit__(self, *error: Any) -> None:
         "Take the bar away."
-        if self.shown is None: return
-        if _in_notebook(): self._draw("")
-        else: self.shown.stop()
-
-    def _html(self, done: int) -> str:
-        seconds = time.monotonic() - self.began
-        return (f'<progress value="{done}" max="{self.total}"></progress> '
-                f"{self.text} {done} of {self.total}, {seconds:.0f} s")
-
-    def _draw(self, html: str) -> None:
-        from IPython.display import display
-        data = {"text/html": html}
-        if self.shown is None: self.shown = display(data, raw=True, display_id=True)
-        else: self.shown.update(data, raw=True)
-
-    def _terminal(self) -> Any:
-        from rich.console import Console
-        from rich.progress import Progress
-        console = Console(stderr=True, force_jupyter=False)
-        bars = Progress(console=console, transient=True, disable=not sys.stderr.isatty())
-        bars.add_task(self.text, total=self.total)
-        bars.start()
-        return bars
+        if self.shown: self.shown.close()
 
 # %% ../nbs/lib/progress.ipynb #96826a69
 def track(
