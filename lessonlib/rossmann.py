@@ -108,16 +108,8 @@ def get_learner(
 ) -> Learner: # Not trained yet
     "Put network, loss, metric and optimiser together."
     adam = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True)
-    return Learner(
-        dls,
-        build_model(**architecture(dls, cfg)),
-        nn.MSELoss(),
-        lr=lr,
-        wd=wd,
-        opt_func=adam,
-        metrics=AccumMetric(exp_rmspe),
-        path=output_dir(),
-    )
+    return Learner(dls, build_model(**architecture(dls, cfg)), nn.MSELoss(), lr=lr, wd=wd,
+                   opt_func=adam, metrics=AccumMetric(exp_rmspe), path=output_dir())
 
 # %% ../nbs/06_rossmann.ipynb #727b839c
 def fit(
