@@ -108,6 +108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'lessonlib/before_after.py')},
             'lessonlib.beside': { 'lessonlib.beside._follow': ('lib/beside.html#_follow', 'lessonlib/beside.py'),
                                   'lessonlib.beside._prepare': ('lib/beside.html#_prepare', 'lessonlib/beside.py'),
+                                  'lessonlib.beside.fresh_process': ('lib/beside.html#fresh_process', 'lessonlib/beside.py'),
                                   'lessonlib.beside.second_process': ('lib/beside.html#second_process', 'lessonlib/beside.py')},
             'lessonlib.bleu': { 'lessonlib.bleu.Bleu': ('lib/bleu.html#bleu', 'lessonlib/bleu.py'),
                                 'lessonlib.bleu.Bleu.__str__': ('lib/bleu.html#bleu.__str__', 'lessonlib/bleu.py'),
