@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['CODES', 'CODE', 'Tint', 'Textures', 'Kit', 'Thing', 'moved', 'across', 'along', 'box', 'house', 'post', 'lamp_post',
-           'barrier']
+           'barrier', 'snapshot']
 
 # %% ../../nbs/samples/street_things.ipynb #41032b89
 from typing import NamedTuple
 
 import numpy as np
 
-from .street_camera import Face, upright, uv_of
+from .street_camera import (
+    Bend, Camera, Canvas, Face, face_table, locate, paint_all, texels, upright, uv_of)
 from .street_sprites import Sprite
 from .street_textures import GROUND, WALLS, Atlas, Front, facade, surface
 
@@ -196,3 +197,21 @@ def barrier(
     faces = box(code, texture, (d - deep, d) if right else (d, d + deep), (0, high), s, tint,
                 3. if kind == "hedge" else 8.)
     return Thing(s[1], faces)
+
+# %% ../../nbs/samples/street_things.ipynb #940be084
+def snapshot(
+    kit: Kit, # Textures of the faces
+    faces: list[Face], # Those behind first
+    high: float = 1.3, # Of the camera, metres
+) -> np.ndarray: # (192, 256, 3) uint8
+    "Paint faces on a grey road."
+    camera = Camera(0, -1, high, 250, 128, 86, (192, 256), Bend(0, 300, 0))
+    level = np.array([[0, 0, 1], [1, 0, 1], [0, 0, 2.]])
+    ground = Face(level, 17, 0, uv_of("d", 0, 8, "s", 0, 8), (0, 1, 0))
+    canvas = Canvas(camera, np.zeros((384, 512)), np.full((192, 256), 30, np.uint8))
+    paint_all(canvas, faces, 1)
+    numbers = np.asarray(canvas.numbers)
+    pixels = locate(camera, numbers, face_table(camera, [ground, *faces]))
+    tint = np.array([(1, 1, 1), *(f.tint for f in faces)])[numbers]
+    texture = np.array([kit.number["asphalt"], *(f.texture for f in faces)])
+    return np.clip(texels(pixels, texture, kit.atlas)[..., :3] * tint, 0, 255).astype(np.uint8)
