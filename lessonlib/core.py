@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SCALES', 'PACKAGES', 'LessonError', 'ConfigError', 'BoundMissed', 'current_scale', 'Config', 'parse_overrides',
            'cast_like', 'scaled', 'current_seed', 'set_seed', 'default_device', 'checkout', 'output_dir', 'cache_dir',
-           'atomic_path', 'versions', 'peak_rss_mb', 'process_seconds', 'append_result', 'read_results', 'new_result',
-           'record_result']
+           'atomic_path', 'versions', 'peak_rss_mb', 'append_result', 'read_results', 'new_result', 'record_result']
 
 # %% ../nbs/lib/core.ipynb #46fad52a
 import ast
@@ -236,7 +235,7 @@ def peak_rss_mb() -> float: # MiB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
-def process_seconds() -> float: # Seconds
+def _process_seconds() -> float: # Seconds
     "Return the time since this process was started."
     import psutil
     return time.time() - psutil.Process().create_time()
@@ -281,7 +280,7 @@ def new_result(
                for number in (value, bound, baseline)]
     return {"lesson": lesson, "scale": current_scale(), "dataset": dataset, "made": made,
             "metric": LESSONS[lesson].metric, **dict(zip(("value", "bound", "baseline"), rounded)),
-            "seconds": round(process_seconds(), 1), "peak_rss_mb": round(peak_rss_mb()),
+            "seconds": round(_process_seconds(), 1), "peak_rss_mb": round(peak_rss_mb()),
             "seed": current_seed(), "device": str(default_device()), "versions": versions()}
 
 # %% ../nbs/lib/core.ipynb #e7b76999

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -103,12 +104,106 @@ def test_imports_go_downwards_and_never_in_a_circle():
             assert not any(".samples" in other for other in imported), f"{name} imports a sample maker"
 
 
-def test_every_module_has_its_notebook():
+@cache
+def exported_notebooks():
+    """The notebook of each module."""
     exported = {}
     for path in notebooks():
         text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
         if match := re.search(r"^#\| default_exp (\S+)", text, re.MULTILINE): exported[f"lessonlib.{match[1]}"] = path
-    assert set(modules()) == set(exported)
+    return exported
+
+
+def test_every_module_has_its_notebook():
+    assert set(modules()) == set(exported_notebooks())
+
+
+# Trained in full by `verdicts`, which the lesson runs in a second process and checks
+CHECKED_BY_A_CALLER = {"fit_plain": "verdicts", "ulmfit": "verdicts"}
+CHECKS = re.compile(r"(test|assert)_\w+|expect_fail")
+HOOKS = re.compile(r"forward|backward|(before|after)_\w+") # Others call them
+
+
+def names_in(*trees):
+    """What code really uses: names and attributes, not words in strings."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {n.id for n in nodes if isinstance(n, ast.Name)} | {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+
+
+def set_in(tree):
+    if isinstance(tree, ast.FunctionDef | ast.ClassDef): return {tree.name}
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def definitions(path):
+    kinds = ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+    return {name: node for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, kinds) for name in set_in(node)}
+
+
+class Cell:
+    """What a code cell that is not exported uses, whether it checks something, and what its statements make."""
+
+    def __init__(self, cell):
+        self.tree = ast.parse(re.sub(r"^\s*[%!].*", "", cell.source, flags=re.MULTILINE))
+        self.names = names_in(self.tree)
+        ignored = re.search(r"^# *NBVAL_(IGNORE_OUTPUT|SKIP)", cell.source, re.MULTILINE)
+        asserts = any(isinstance(node, ast.Assert) for node in ast.walk(self.tree))
+        self.checks = asserts or any(map(CHECKS.fullmatch, self.names)) or bool(cell.outputs and not ignored)
+
+    def made_with(self, name):
+        """Variables that a statement sets by using the name, or the first argument of a call that stands alone."""
+        made = set()
+        for step in (step for step in self.tree.body if name in names_in(step)):
+            made |= set_in(step)
+            call = step.value if isinstance(step, ast.Expr) else None
+            if isinstance(call, ast.Call) and call.args and name in names_in(call.func): made |= names_in(call.args[0])
+        return made
+
+
+def own_cells(path):
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return [Cell(cell) for cell in code if not re.search(r"^#\| *(export|default_exp)", cell.source, re.MULTILINE)]
+
+
+def is_checked(name, cells):
+    """Whether a cell that uses the name checks something, or a later cell checks what was made with it."""
+    for number, cell in enumerate(cells):
+        if name not in cell.names: continue
+        made = cell.made_with(name)
+        if cell.checks or any(later.checks and made & later.names for later in cells[number + 1:]): return True
+    return False
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_every_exported_name_is_used_and_checked_in_its_notebook(module):
+    path = exported_notebooks()[module]
+    defined, cells = definitions(modules()[module]), own_cells(path)
+    public = ast.literal_eval(defined.pop("__all__").value)
+    reached, todo = set(), [name for name in defined for cell in cells if name in cell.names]
+    while todo: # What the notebook uses, and what that uses
+        if (name := todo.pop()) in reached: continue
+        reached.add(name)
+        todo += names_in(defined[name]) & set(defined)
+    public = {name: defined[name] for name in public if name in defined} # Some are another module's
+    tables = {name: names_in(node) for name, node in public.items() if isinstance(node, ast.Assign | ast.AnnAssign)}
+    for name, node in public.items():
+        if isinstance(node, ast.FunctionDef): # Used itself, or through a table it stands in or is registered with
+            entered = [t for t, held in tables.items() if name in held or t in names_in(*node.decorator_list)]
+            ways = [name, *entered, CHECKED_BY_A_CALLER.get(name, name)]
+            assert any(is_checked(way, cells) for way in ways), f"{path.name} shows no check of {name}"
+        elif isinstance(node, ast.ClassDef) and "Protocol" not in names_in(*node.bases):
+            assert name in reached, f"{path.name} does not use {name}"
+
+
+def test_every_public_method_is_used_somewhere():
+    used = names_in(*(ast.parse(path.read_text(encoding="utf-8")) for path in modules().values()),
+                    *(cell.tree for path in notebooks() for cell in own_cells(path)))
+    for module, path in modules().items():
+        for node in definitions(path).values():
+            for method in node.body if isinstance(node, ast.ClassDef) else []:
+                if not isinstance(method, ast.FunctionDef) or HOOKS.fullmatch(method.name): continue
+                assert method.name.startswith("_") or method.name in used, f"{module}.{node.name}.{method.name}"
 
 
 def test_every_lesson_has_its_notebook_and_uniform_exports():
