@@ -20,7 +20,7 @@ from fastai.callback.core import Callback
 from fastai.callback.training import BnFreeze
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastai.torch_core import params
+from fastai.torch_core import get_model, params
 from fastai.vision.learner import create_vision_model
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -197,7 +197,7 @@ class KeepStats(Callback):
     run_after = BnFreeze.run_after
     def before_train(self) -> None:
         "Switch the normalisation layers back, after fastai has set the model to training."
-        for layer in self.learn.model[0].modules():
+        for layer in get_model(self.learn.model)[0].modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm): layer.eval()
 
 # %% ../nbs/lib/backbones.ipynb #bb78d1c5

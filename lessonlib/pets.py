@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CONFIGS', 'BOUNDS', 'build_model', 'breed_of', 'species_of', 'find_pictures', 'picture_table', 'official_split',
            'augmentations', 'get_dls', 'get_learner', 'confused_df', 'make_card', 'predict_picture', 'fit_probe',
-           'tune', 'fit']
+           'tune', 'fit', 'train']
 
 # %% ../nbs/01_pets.ipynb #831cfe78
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -266,3 +266,15 @@ def fit(
 ) -> Learner: # The same learner, trained
     "Fit a linear probe, then tune the layers below it (Kumar et al. 2022, arXiv:2202.10054)."
     return tune(fit_probe(learn, cfg["probe_C"]), cfg)
+
+# %% ../nbs/01_pets.ipynb #c5520113
+def train(
+    path: Path | str, # A folder as `find_pictures` takes it
+    cfg: dict[str, Any], # A row of `CONFIGS`
+    fit: Callable[[Learner, dict[str, Any]], Learner] = fit, # How the learner is trained
+) -> tuple[nn.Module, ModelCard, float]: # The network, its card, its error on validation pictures
+    "Follow the recipe on the larger pictures."
+    large = {**cfg, "size": cfg["size_large"], "arch": cfg["arch_large"]}
+    learn = fit(get_learner(get_dls(path, **large), **large), large)
+    with learn.no_bar(): error = float(learn.validate()[1])
+    return learn.model, make_card(learn, error, **large), error

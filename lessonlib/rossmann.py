@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['CONFIGS', 'BOUNDS', 'get_dls', 'build_model', 'architecture', 'get_learner', 'fit', 'Forecaster', 'train_ensemble',
-           'compare', 'check_submission', 'load_sales', 'rmspe', 'sales_features', 'shift_future', 'split_at_random',
-           'write_submission']
+           'compare', 'train', 'check_submission', 'load_sales', 'rmspe', 'sales_features', 'shift_future',
+           'split_at_random', 'write_submission']
 
 # %% ../nbs/06_rossmann.ipynb #11456104
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -151,16 +152,22 @@ class Forecaster(_Predictor):
         data = learn.dls.data
         return cls(learn.model.cpu(), data.encoder, data.usual, architecture(learn.dls, cfg))
 
+    def card(self,
+        config: dict[str, Any] | None = None, # What it was trained with
+        metric: dict[str, float] | None = None, # What it reached
+    ) -> ModelCard: # With encoder and medians
+        "Say what must be known to use the networks."
+        vocab = {"encoder": asdict(self.encoder), "usual": asdict(self.usual)}
+        return ModelCard("rossmann", self.architecture, dict(config or {}), vocab, {},
+                         dict(metric or {}))
+
     def save(self,
         path: Path | str, # The folder to write
         config: dict[str, Any] | None = None, # What it was trained with
         metric: dict[str, float] | None = None, # What it reached
     ) -> Path: # The folder
         "Write networks, encoder and medians as safetensors and JSON; raises `ModelError`."
-        vocab = {"encoder": asdict(self.encoder), "usual": asdict(self.usual)}
-        card = ModelCard("rossmann", self.architecture, dict(config or {}), vocab, {},
-                         dict(metric or {}))
-        return save_model(path, self.model, card)
+        return save_model(path, self.model, self.card(config, metric))
 
     @classmethod
     def load(cls,
@@ -176,6 +183,7 @@ def train_ensemble(
     dls: DataLoaders, # As `get_dls` makes them
     cfg: dict[str, Any], # A row of `CONFIGS`; `n_models` trainings
     seed: int | None = None, # Of the first training; that of the run if not given
+    fit: Callable[[Learner, dict[str, Any]], Learner] = fit, # How each is trained
 ) -> tuple[Ensemble, int]: # The networks, on the CPU, and their mean number of epochs
     "Train several networks that differ by their random numbers."
     seed, members, epochs = current_seed() if seed is None else seed, [], []
@@ -226,3 +234,20 @@ def compare(
     result = pd.Series({name: exp_rmspe(guess, targs) for name, guess in guesses.items()})
     return result, Forecaster(ensemble, final.data.encoder, final.data.usual,
                               {**architecture(final, cfg), "n_models": n})
+
+# %% ../nbs/06_rossmann.ipynb #4738855a
+def train(
+    path: Path | str, # The folder with the seven files
+    cfg: dict[str, Any], # A row of `CONFIGS`
+    fit: Callable[[Learner, dict[str, Any]], Learner] = fit, # How each network is trained
+) -> tuple[nn.Module, ModelCard, float]: # The networks, their card, RMSPE on the newest weeks
+    "Choose the epochs on the validation weeks, learn again with these, measure after them."
+    tables = load_sales(path)
+    choose, final = (get_dls(path, **{**cfg, "refit": refit}, tables=tables)
+                     for refit in (False, True))
+    _, epochs = train_ensemble(choose, cfg, fit=fit)
+    nets, _ = train_ensemble(final, {**cfg, "epochs": epochs}, fit=fit)
+    error = exp_rmspe(predict_rows(nets, *final[2].tensors[:2]), final[2].y.cpu())
+    kind = {**architecture(final, cfg), "n_models": cfg["n_models"]}
+    forecaster = Forecaster(nets, final.data.encoder, final.data.usual, kind)
+    return nets, forecaster.card(cfg, {"RMSPE": error}), error

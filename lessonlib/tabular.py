@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import CancelFitException
+from fastai.torch_core import get_model
 from torch import Tensor, nn
 
 from .core import ConfigError
@@ -227,13 +228,14 @@ class BestEpoch(TrackerCallback):
         super().after_epoch()
         if self.new_best:
             self.kept = self.epoch + 1
-            self.weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            state = get_model(self.model).state_dict() # Of several processes' model too
+            self.weights = {k: v.detach().clone() for k, v in state.items()}
         elif self.epoch + 1 - self.kept >= self.patience: raise CancelFitException()
 
     def after_fit(self):
         "Put the best weights back."
         super().after_fit()
-        if self.weights is not None: self.model.load_state_dict(self.weights)
+        if self.weights is not None: get_model(self.model).load_state_dict(self.weights)
 
 # %% ../nbs/lib/tabular.ipynb #39fce37e
 def predict_rows(
