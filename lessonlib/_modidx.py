@@ -96,6 +96,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'lessonlib.backbones.pooled_features': ( 'lib/backbones.html#pooled_features',
                                                                               'lessonlib/backbones.py'),
                                      'lessonlib.backbones.rename_tensors': ('lib/backbones.html#rename_tensors', 'lessonlib/backbones.py'),
+                                     'lessonlib.backbones.resnet': ('lib/backbones.html#resnet', 'lessonlib/backbones.py'),
                                      'lessonlib.backbones.stages': ('lib/backbones.html#stages', 'lessonlib/backbones.py')},
             'lessonlib.before_after': { 'lessonlib.before_after._pixels': ('lib/before_after.html#_pixels', 'lessonlib/before_after.py'),
                                         'lessonlib.before_after._png': ('lib/before_after.html#_png', 'lessonlib/before_after.py'),

@@ -148,9 +148,7 @@ def build_model(
     "Build a U-Net (Ronneberger et al. 2015, arXiv:1505.04597) on a backbone's body."
     net = backbone(arch)
     cut = -2 if arch == "efficientnet_lite0" else net.cut # Without its 1280 channels
-    whole = net.arch(pretrained) if net.cut == -1 else \
-        net.arch(weights="DEFAULT" if pretrained else None)
-    return UNet(nn.Sequential(*list(whole.children())[:cut]), n_out, tuple(widths))
+    return UNet(nn.Sequential(*list(net.arch(pretrained).children())[:cut]), n_out, tuple(widths))
 
 # %% ../nbs/03_camvid.ipynb #af5db026
 def class_weights(

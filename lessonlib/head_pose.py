@@ -179,9 +179,8 @@ def build_model(
                nn.Unflatten(1, (1, 2))]
     else:
         raise ConfigError(f"head={head!r}; expected 'heat map' or 'average'")
-    layers = net.arch(weights="DEFAULT" if pretrained else None) if arch[:6] == "resnet" else \
-        net.arch(pretrained)
-    return nn.Sequential(nn.Sequential(*list(layers.children())[:cut]), nn.Sequential(*top))
+    body = nn.Sequential(*list(net.arch(pretrained).children())[:cut])
+    return nn.Sequential(body, nn.Sequential(*top))
 
 # %% ../nbs/04_head_pose.ipynb #6f6e057a
 def get_learner(

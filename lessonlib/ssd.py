@@ -41,9 +41,7 @@ def detector_body(
 ) -> Stages: # Pictures (bs, 3, h, w) give maps of h / 8, h / 16 and h / 32 rows
     "Cut a backbone's classifier off and tap it at its last three sizes."
     net = backbone(arch)
-    layers = net.arch(weights="DEFAULT" if pretrained else None) if arch[:6] == "resnet" else \
-        net.arch(pretrained)
-    body = Stages(*list(layers.children())[:max(_TAPS[arch]) + 1])
+    body = Stages(*list(net.arch(pretrained).children())[:max(_TAPS[arch]) + 1])
     body.taps = tuple(_TAPS[arch])
     return body
 
