@@ -57,7 +57,8 @@ def current_scale() -> str: # One of `SCALES`
 class Config(AttrDict):
     "One row of a lesson's `CONFIGS`: a dict whose keys are attributes too."
 
-_ASSIGNMENT = re.compile(r"\s*(\w+)\s*=\s*(\([^()]*\)|\[[^\[\]]*\]|[^,]*?)\s*(?:,|$)")
+_TUPLE = r"\((?:[^()]|\([^()]*\))*\)" # Of numbers or of tuples
+_ASSIGNMENT = re.compile(rf"\s*(\w+)\s*=\s*({_TUPLE}|\[[^\[\]]*\]|[^,]*?)\s*(?:,|$)")
 
 def parse_overrides(
     text: str, # Assignments such as `"size=128,epochs=(1,2)"`

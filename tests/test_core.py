@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessonlib.core import ConfigError, append_result, parse_overrides, read_results, scaled
+from lessonlib.core import (
+    ConfigError,
+    append_result,
+    cast_like,
+    parse_overrides,
+    read_results,
+    scaled,
+)
 
 NUMBERS = st.one_of(st.integers(-10**9, 10**9), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
 VALUES = st.one_of(NUMBERS, st.tuples(st.integers(0, 99), st.integers(0, 99)), st.from_regex(r"[a-z_]{1,12}", fullmatch=True))
@@ -62,3 +69,9 @@ def test_a_line_cut_off_by_a_crash_does_not_hide_the_others(tmp_path):
     with (tmp_path / "results.jsonl").open("a", encoding="utf-8") as file: file.write(json.dumps({"value": 2})[:5] + "\n")
     append_result({"value": 3}, tmp_path)
     assert [result["value"] for result in read_results(tmp_path)] == [1, 3]
+
+
+def test_a_tuple_of_tuples_is_one_setting():
+    found = parse_overrides("stages=((48, 32),(64,64)),epochs=(1,1), bs=8")
+    assert found == {"stages": "((48, 32),(64,64))", "epochs": "(1,1)", "bs": "8"}
+    assert cast_like(found["stages"], ((128, 128), (192, 192))) == ((48, 32), (64, 64))
