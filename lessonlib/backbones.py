@@ -130,8 +130,8 @@ def backbone(
         arch = partial(efficientnet_lite0, name=name)
         return Backbone(name, arch, -1, 5, *_HALF, "channels_last")
     if name in ("resnet18", "resnet34", "resnet50"):
-        arch = partial(resnet, name=name)
-        return Backbone(name, arch, -2, 6, *_IMAGENET, "channels_last+amp")
+        larger = partial(resnet, name=name)
+        return Backbone(name, larger, -2, 6, *_IMAGENET, "channels_last+amp")
     raise ConfigError(f"no backbone is called {name!r}; "
                       "expected efficientnet_lite0, efficientnet_lite1, resnet18, resnet34 "
                       "or resnet50")
