@@ -72,7 +72,7 @@ def load_data(
     "Read reviews, and general texts from the sample if there are none; raises `DataError`."
     keys = ("min_freq", "max_vocab", "limit", "n_workers")
     data = load_reviews(path, seed=current_seed(), **{key: cfg[key] for key in keys})
-    if not len(data.general) and cfg["lm_epochs"][0]:
+    if not len(data.general) and not cfg["wikitext"]:
         data.general = cached_tokens(read_reviews(get_data("imdb", "sample")).general)
     return data
 
