@@ -55,8 +55,7 @@ def _cut(b: Any, rows: int) -> Any:
     return apply(lambda t: t[:rows] if isinstance(t, Tensor) and t.ndim else t, b)
 
 # %% ../nbs/lib/distributed.ipynb #d19af9b1
-class SharedDL(DistributedDL):
-    "A process's share of one of fastai's loaders."
+class _DividedDL(DistributedDL):
     def __init__(self,
         dl: TfmdDL, # The loader of a training in one process
         rank: int | None = None, # Which process this is; found out if not given
@@ -74,6 +73,9 @@ class SharedDL(DistributedDL):
         "Batches in an epoch."
         return self.batches
 
+# %% ../nbs/lib/distributed.ipynb #4fb5b92f
+class SharedDL(_DividedDL):
+    "A process's share of one of fastai's loaders."
     def get_idxs(self) -> list[int]: # Rows
         "Deal the first process's order out."
         order = _first_order(list(self.dl.get_idxs()))

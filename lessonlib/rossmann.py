@@ -140,6 +140,15 @@ class _Predictor:
         left = predict_rows(self.model, self.encoder.codes(rows), self.encoder.numbers(rows))
         return close_doors(np.exp(left[:, 0].double().numpy() + rows.usual.to_numpy()), rows)
 
+    def card(self,
+        config: dict[str, Any] | None = None, # What it was trained with
+        metric: dict[str, float] | None = None, # What it reached
+    ) -> ModelCard: # With encoder and medians
+        "Say what must be known to use the networks."
+        vocab = {"encoder": asdict(self.encoder), "usual": asdict(self.usual)}
+        return ModelCard("rossmann", self.architecture, dict(config or {}), vocab, {},
+                         dict(metric or {}))
+
 # %% ../nbs/06_rossmann.ipynb #909ecd15
 class Forecaster(_Predictor):
     "Networks with what they need to know of the shops: predicts, saves itself and comes back."
@@ -151,15 +160,6 @@ class Forecaster(_Predictor):
         "Take what a learner knows."
         data = learn.dls.data
         return cls(learn.model.cpu(), data.encoder, data.usual, architecture(learn.dls, cfg))
-
-    def card(self,
-        config: dict[str, Any] | None = None, # What it was trained with
-        metric: dict[str, float] | None = None, # What it reached
-    ) -> ModelCard: # With encoder and medians
-        "Say what must be known to use the networks."
-        vocab = {"encoder": asdict(self.encoder), "usual": asdict(self.usual)}
-        return ModelCard("rossmann", self.architecture, dict(config or {}), vocab, {},
-                         dict(metric or {}))
 
     def save(self,
         path: Path | str, # The folder to write
