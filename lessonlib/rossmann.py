@@ -243,8 +243,7 @@ def train(
 ) -> tuple[nn.Module, ModelCard, float]: # The networks, their card, RMSPE on the newest weeks
     "Choose the epochs on the validation weeks, learn again with these, measure after them."
     tables = load_sales(path)
-    choose, final = (get_dls(path, **{**cfg, "refit": refit}, tables=tables)
-                     for refit in (False, True))
+    choose, final = (get_dls(path, **{**cfg, "refit": r}, tables=tables) for r in (False, True))
     _, epochs = train_ensemble(choose, cfg, fit=fit)
     nets, _ = train_ensemble(final, {**cfg, "epochs": epochs}, fit=fit)
     error = exp_rmspe(predict_rows(nets, *final[2].tensors[:2]), final[2].y.cpu())
