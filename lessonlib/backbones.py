@@ -28,6 +28,7 @@ from torch import nn
 from .core import ConfigError, atomic_path, cache_dir
 from .data import get_package
 from .download import DataError, read_member
+from .progress import track
 
 # %% ../nbs/lib/backbones.ipynb #11c6826c
 _MEMBERS = {"efficientnet_lite0": "efficientnet-lite0-57934424.pth",
@@ -223,7 +224,7 @@ def pooled_features(
     "Compute what the head gets to see: the body's features, averaged over each picture."
     body = nn.Sequential(learn.model[0], learn.model[1][:2]).eval()
     found = []
-    for xb, yb in dl:
+    for xb, yb in track(dl, "looking, batch"):
         x = xb.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last)
         found.append((body(x).float().cpu().numpy(), yb.cpu().numpy()))
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])

@@ -21,6 +21,7 @@ from .core import default_device
 from .detection import detect
 from .pascal import Picture, class_numbers
 from .pictures import open_presized
+from .progress import track
 
 # %% ../nbs/lib/box_learning.ipynb #d7bef42b
 def box_getters(
@@ -125,7 +126,7 @@ def cache_features(
     def rows(dl: Any, mirrors: tuple[bool, ...]) -> list[Any]:
         kept: list[Any] = []
         with dl.dataset.set_split_idx(1):
-            for batch in dl:
+            for batch in track(dl, "looking, batch"):
                 x, boxes, labels = (part.as_subclass(torch.Tensor) for part in batch)
                 boxes, labels = (F.pad(t, (0, 0) * (t.ndim == 3) + (0, wide - t.shape[1]))
                                  for t in (boxes, labels.long()))

@@ -30,6 +30,7 @@ from .numerics import apply_numerics
 from .pictures import is_whole, open_presized, prepare_whole, refuse_pictures
 from .points import mark_points, masked_mse, pixel_error
 from .poses import person_of, read_calibration, read_poses
+from .progress import one_bar
 
 # %% ../nbs/04_head_pose.ipynb #0b6bca52
 _LAPTOP: dict[str, Any] = {
@@ -283,6 +284,6 @@ def cross_validate(
     for fold in range(cfg["folds"]) if folds is None else folds:
         settings = {**cfg, "fold": fold, "valid": "", "seed": set_seed(seed)}
         learn = get_learner(get_dls(path, **settings), **settings)
-        with learn.no_bar(), learn.no_logging(): fit(learn, settings)
+        with one_bar(learn): fit(learn, settings)
         parts.append(predictions(learn).assign(fold=fold))
     return pd.concat(parts, ignore_index=True)

@@ -32,6 +32,7 @@ from lessonlib.collab import (
     svd_model,
 )
 from .core import ConfigError, current_seed, default_device, output_dir
+from .progress import one_bar
 from .ratings import RatingData, RatingDL, load_ratings, read_ratings
 from lessonlib.recommend import (
     Recommender,
@@ -170,7 +171,7 @@ def fit(
     cfg: dict[str, Any], # A row of `CONFIGS`
 ) -> Learner: # The same, trained
     "Train for `cfg['epochs']` epochs with a one-cycle schedule, quietly."
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(cfg["epochs"], cfg["lr"])
+    with one_bar(learn): learn.fit_one_cycle(cfg["epochs"], cfg["lr"])
     return learn
 
 # %% ../nbs/07_movielens.ipynb #a645a4e1

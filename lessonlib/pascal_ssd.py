@@ -31,6 +31,7 @@ from .models import ModelCard
 from .numerics import apply_numerics
 from .pascal import CLASSES, Picture, read_pascal
 from .pictures import as_batch, is_whole, open_presized, split_of
+from .progress import one_bar
 from .ssd import build_head, detector_body, head_anchors, head_cells
 
 # %% ../nbs/08_pascal_ssd.ipynb #d9fca4f9
@@ -120,7 +121,7 @@ def train_head(
     loss = DetectionLoss(head_anchors(head, size), 5. if "cells" in kinds else 1., **kinds)
     learn = Learner(cached, build_head(head, arch, n, size), loss_func=loss,
                     metrics=MAP(truth, n), path=output_dir())
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, lr)
+    with one_bar(learn): learn.fit_one_cycle(epochs, lr)
     return learn
 
 # %% ../nbs/08_pascal_ssd.ipynb #9ba1df84

@@ -29,6 +29,7 @@ from .decoding import beam_search, bleu_of, translate_dl
 from .losses import PerToken, TokenLoss, token_hits, token_loss
 from .numerics import apply_numerics
 from .pairs import TokenPair, pair_dls, read_pairs, split_pairs, tokenize_pairs
+from .progress import one_bar
 from .seq2seq import GRUTranslator, TeacherForcing
 from .transformer import TransformerTranslator
 from .translator import Translator, alignment, worst_translations
@@ -155,8 +156,7 @@ def fit(
 ) -> Learner: # The same, trained
     "Train with one cycle, quietly; raises `CheckpointError`."
     epochs = cfg["epochs"] if epochs is None else epochs
-    with learn.no_bar(), learn.no_logging():
-        fit_resumable(learn, epochs, learn.lr, checkpoint)
+    with one_bar(learn): fit_resumable(learn, epochs, learn.lr, checkpoint)
     return learn
 
 # %% ../nbs/09_translation.ipynb #3bd1b769
