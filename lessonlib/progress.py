@@ -99,7 +99,7 @@ def one_bar(
     text: str = "training, batch", # What is being done
 ) -> Iterator[None]:
     "Show a training as one bar, in place of fastai's bars and table."
-    import fastai.callback.progress # Gives a learner its `no_bar`
+    import fastai.callback.progress  # noqa: F401, gives a learner its `no_bar`
     from fastai.callback.core import Callback
     class OneBar(Callback):
         def before_fit(self) -> None:
