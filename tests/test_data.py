@@ -79,7 +79,7 @@ def toy(server, tmp_path, monkeypatch):
         data._read_catalogue.cache_clear()
 
     write()
-    monkeypatch.setattr(data, "catalogue_path", lambda: catalogue)
+    monkeypatch.setattr(data, "shipped_file", lambda name: catalogue)
     monkeypatch.setenv("LESSONS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("LESSONS_SCALE", "small")
     monkeypatch.delenv("LESSONS_DATA", raising=False)
