@@ -6,7 +6,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 OUT ?= runs
-JOBS ?= 2 # notebooks that `make test` runs side by side
+JOBS ?= 2 # notebooks that `make lessons` and `make test` run side by side
 
 # Nothing of the reader's own settings may change a test or a stored output.
 CLEAN_ENV := env -u LESSONS_SCALE -u LESSONS_SET -u LESSONS_SEED -u LESSONS_DATA -u LESSONS_OUT
@@ -28,7 +28,7 @@ setup: $(READY) ## make .venv and install everything into it
 
 lessons: $(READY) ## get the sample data, run every lesson, print a table of the results
 	$(CLEAN_ENV) $(BIN)/lessons data
-	$(CLEAN_ENV) $(BIN)/lessons run --out $(OUT)
+	$(CLEAN_ENV) $(BIN)/lessons run --jobs $(JOBS) --out $(OUT)
 
 lesson: $(READY) ## run one lesson: make lesson L=pets
 	$(BIN)/lessons run $(L) --out $(OUT)

@@ -93,20 +93,22 @@ def run(
     seed: Annotated[int | None, typer.Option("--seed", help="Default: LESSONS_SEED, or 42")] = None,
     out: Annotated[Path | None, typer.Option(
         "--out", metavar="DIR", help="Default: LESSONS_OUT, or runs")] = None,
+    jobs: Annotated[int, typer.Option(
+        "--jobs", metavar="N", min=1, help="How many run at a time, sharing the cores")] = 1,
 ) -> None:
     """Run lessons (all by default) and print a table of their results;
     status 1 if one fails or misses its bound."""
-    from lessonlib.runner import Run, choose_lessons, passed, run_lesson
+    from lessonlib.runner import Run, choose_lessons, passed, run_lessons
     overrides = ",".join([*filter(None, [os.environ.get("LESSONS_SET")]), *(set_ or [])])
     parse_overrides(overrides)
+    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0
     task = Run(_set_scale(scale), overrides, current_seed() if seed is None else seed,
-               out or output_dir())
-    console, results = _console(), []
+               out or output_dir(), threads)
+    console = _console()
     lessons = choose_lessons(names or [])
     check_settings(lessons, overrides)
     with _progress(console) as bars:
-        for lesson in lessons:
-            results.append(run_lesson(lesson, task, _bar(bars, lesson.name)))
+        results = run_lessons(lessons, task, jobs, lambda lesson: _bar(bars, lesson.name))
     console.print(results_table(results))
     for result in results:
         if not passed(result):

@@ -41,16 +41,16 @@ def notebooks(
 # %% ../nbs/lib/notebooks.ipynb #a683a3ea
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _BAR = {"text/html": ""} # A progress bar that has gone
+_KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 
 def tidy(
     notebook: NotebookNode, # Any notebook
 ) -> NotebookNode: # Its canonical form
-    "Clean a notebook as nbdev does, keep alternative texts, drop widget state, number code cells."
+    "Clean a notebook as nbdev does, keep alternative texts, name the kernel, number code cells."
     from nbdev.clean import clean_nb
     clean = copy.deepcopy(notebook)
     clean_nb(clean, clean_ids=True, allowed_out_metadata_keys=["image/png", "image/jpeg"])
-    clean = nbformat.from_dict(clean)
-    clean.metadata.pop("widgets", None)
+    clean = nbformat.from_dict({**clean, "metadata": {"kernelspec": _KERNEL}})
     code = [cell for cell in clean.cells if cell.cell_type == "code"]
     for number, cell in enumerate(code, 1):
         cell.execution_count = number

@@ -1,10 +1,14 @@
 """The program `lessons`, called as a reader calls it."""
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
+import nbformat
+import psutil
 import pytest
 
 from lessonlib.lessons import LESSONS
@@ -100,3 +104,30 @@ def test_a_failed_lesson_is_recorded_and_fails_the_command(tmp_path):
     assert "FAILED" in done.stdout and "LESSONS_DATA" in done.stdout
     result = json.loads((tmp_path / "out/results.jsonl").read_text())
     assert result["value"] is None and "DataError" in result["error"]
+
+
+WAITING = "import os, time\nfrom pathlib import Path\nPath({file!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
+RUNNING = """from pathlib import Path
+from lessonlib.runner import Run, run_notebook
+run_notebook(Path({path!r}), Run(out=Path({out!r})))"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a console, not to a process")
+def test_control_c_ends_the_run_and_its_kernel(tmp_path):
+    cell = nbformat.v4.new_code_cell(WAITING.format(file=str(tmp_path / "pid")))
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "waits.ipynb")
+    program = RUNNING.format(path=str(tmp_path / "waits.ipynb"), out=str(tmp_path / "out"))
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as running:
+        until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+        running.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in running.communicate(timeout=60)[1]
+    kernel = int((tmp_path / "pid").read_text())
+    until(lambda: not psutil.pid_exists(kernel))
+    assert (tmp_path / "out/waits.ipynb").is_file(), "the notebook as far as it came is kept"
+
+
+def until(happened, seconds=60):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(.1)
