@@ -24,7 +24,7 @@ from fastai.text.models.core import get_text_classifier
 from torch import nn
 
 # %% ../nbs/05_imdb.ipynb #f66bd58e
-from .checkpoints import fit_resumable
+from .checkpoints import checkpoint_file, fit_resumable
 from .core import current_seed, default_device, output_dir, set_seed
 from .data import get_data
 from .lm import adopt, build_lm, lm_learner, read_wikitext
@@ -116,11 +116,8 @@ def checkpoint(
 ) -> Path | None: # A file, or None where `resume` is off
     "Name the checkpoint of a stage; another seed or settings that matter to it give another name."
     if not cfg.get("resume"): return None
-    import hashlib
     no_part = ("resume", "n_workers", "threads", *(LATER if stage in ("general", "tuned") else ()))
-    parts = sorted((key, value) for key, value in cfg.items() if key not in no_part)
-    key = hashlib.sha256(f"{parts}{current_seed()}".encode()).hexdigest()[:12]
-    return output_dir() / f"imdb-{key}" / f"{stage}.pth"
+    return checkpoint_file("imdb", stage, {k: v for k, v in cfg.items() if k not in no_part})
 
 # %% ../nbs/05_imdb.ipynb #cf617b88
 def tune_lm(

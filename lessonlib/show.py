@@ -49,31 +49,37 @@ def to_array(
     return np.clip(array, 0, 1) if array.dtype.kind == "f" else array
 
 # %% ../nbs/lib/show.ipynb #b22ffb72
+_LINE = .16 # Inches that a line of a title takes
+
+def _by_row(values: Sequence[float], ncols: int) -> list[float]:
+    return [max(values[start:start + ncols]) for start in range(0, len(values), ncols)]
+
 def image_grid(
     images: Sequence[Any], # Pictures, as `to_array` takes them
-    titles: Sequence[str] | None = None, # A line above each
+    titles: Sequence[str] | None = None, # One or more lines above each
     ncols: int = 4, # Pictures in a row
-    size: float = 2., # Width and height of each, in inches
+    size: float = 2., # Width and height of each, in inches, without its title
 ) -> Figure: # The figure, not shown yet
     "Draw pictures in a grid; raises `ValueError` if there are none or the titles do not fit."
     if not len(images): raise ValueError("image_grid got no pictures")
     titles = [""] * len(images) if titles is None else [str(title) for title in titles]
     if len(titles) != len(images):
         raise ValueError(f"{len(images)} pictures have {len(titles)} titles")
-    ncols = min(ncols, len(images))
-    nrows = -(-len(images) // ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=(size * ncols, size * nrows),
-                             squeeze=False, layout="constrained")
+    ncols, arrays = min(ncols, len(images)), [to_array(image) for image in images]
+    heights = _by_row([size * min(1, a.shape[0] / a.shape[1]) for a in arrays], ncols)
+    above = _by_row([_LINE * len(title.splitlines()) for title in titles], ncols)
+    fig, axes = plt.subplots(len(heights), ncols, figsize=(size * ncols, sum(heights + above)),
+                             height_ratios=heights, squeeze=False, layout="constrained")
     for ax in axes.flat: ax.axis("off")
-    for ax, image, title in zip(axes.flat, images, titles):
-        ax.imshow(to_array(image), cmap="gray")
+    for ax, array, title in zip(axes.flat, arrays, titles):
+        ax.imshow(array, cmap="gray")
         ax.set_title(title, fontsize=9)
     return fig
 
 # %% ../nbs/lib/show.ipynb #b648ebe9
 def show_images(
     images: Sequence[Any], # Pictures, as `to_array` takes them
-    titles: Sequence[str] | None = None, # A line above each
+    titles: Sequence[str] | None = None, # One or more lines above each
     ncols: int = 4, # Pictures in a row
     size: float = 2., # Width and height of each, in inches
     *,

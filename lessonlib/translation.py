@@ -128,7 +128,7 @@ def get_learner(
     layers: int = 1, # Of encoder and decoder each
     heads: int = 4, # Of a transformer
     dropout: float = .2, # Of word vectors and answers
-    smoothing: float = .1, # What the right word gives up to all others
+    smoothing: float = .1, # What the right word gives up to all
     lr: float = 3e-3, # Highest learning rate; a third of it for a transformer
     end_force: float = 1., # The teacher's share of the words at the end of training
     numerics: str = "fp32", # How it computes in training, one of `NUMERICS`

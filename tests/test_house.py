@@ -244,6 +244,9 @@ def test_no_output_fills_the_page(path):
         for output in cell.get("outputs", []):
             text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
             assert len(text.splitlines()) <= 45, f"cell {number}"
+            if set(output.get("data", {})) == {"text/plain"}:
+                assert not re.fullmatch(r"<[\w.]+( .*)?>", text), f"cell {number} shows a bare object"
+                assert "np." not in text, f"cell {number} shows NumPy's own types, which differ between its versions"
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)

@@ -47,7 +47,7 @@ def _watch(jobs: list[subprocess.Popen], dest: Path, total: int) -> None:
 # %% ../../nbs/samples/shares.ipynb #4e19f992
 def draw_in_shares(
     work: str, # 'module:function'; called as function(dest, *arguments, share, shares)
-    dest: Path | str, # A folder; made if it is not there
+    dest: Path | str, # A folder, which the function or, for several workers, this one makes
     *arguments: str | int | float, # What else the function needs
     total: int, # How many files will be there, for the progress bar
     workers: int | None = None, # Processes; None: two, where there are two cores

@@ -125,7 +125,7 @@ def _street_trees(street: Street, kit: Kit, style: Style, side: int, length: flo
 
 # %% ../../nbs/samples/street_layout.ipynb #f9478e73
 def _furniture(street: Street, kit: Kit, side: int, length: float, rng) -> None:
-    "Street lights, signs, posts, cones, boards of shops; in place."
+    "Street lights, signs, short posts, traffic lights; in place."
     edge, things = side * (street.half + .5), street.things
     things += [lamp_post(kit, (edge, s)) for s in np.arange(rng.uniform(5, 25), length, 30.)]
     for s in np.cumsum(rng.uniform(9, 30, 14)):
@@ -146,7 +146,7 @@ def _lights(street: Street, kit: Kit, side: int, s: float, rng) -> None:
 
 # %% ../../nbs/samples/street_layout.ipynb #0df488a1
 def _works(street: Street, kit: Kit, length: float, rng) -> None:
-    "Road works behind a row of cones; in place."
+    "A row of cones at the side, as road works have them; in place."
     s0, inner = rng.uniform(15, length / 2), street.half - .5
     for s in s0 + np.arange(6) * 2.2:
         street.things.append(Thing(s, [kit.stand("cone", 0, "TrafficCone", (inner, 0., s))]))

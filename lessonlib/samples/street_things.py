@@ -100,7 +100,7 @@ def along(code: int, texture: int, d: float, h: tuple[float, float], s: tuple[fl
 
 def box(code: int, texture: int, d: tuple[float, float], h: tuple[float, float],
         s: tuple[float, float], tint: Tint = (1., 1., 1.), tile: float = 8.) -> list[Face]:
-    "The five faces of a box that can be seen: top, both sides, back."
+    "The four faces of a box that can be seen: top, both sides, back."
     (d0, d1), (s0, s1), top = d, s, h[1]
     roof = np.array([[d0, top, s0], [d1, top, s0], [d1, top, s1], [d0, top, s1]])
     return [Face(roof, code, texture, uv_of("d", 0, tile, "s", 0, tile), (0., 1., 0.), tint),
