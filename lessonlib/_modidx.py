@@ -310,6 +310,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'lessonlib.data._is_current': ('lib/data.html#_is_current', 'lessonlib/data.py'),
                                 'lessonlib.data._make_sample': ('lib/data.html#_make_sample', 'lessonlib/data.py'),
                                 'lessonlib.data._sample_folder': ('lib/data.html#_sample_folder', 'lessonlib/data.py'),
+                                'lessonlib.data._wanted': ('lib/data.html#_wanted', 'lessonlib/data.py'),
                                 'lessonlib.data.catalogue': ('lib/data.html#catalogue', 'lessonlib/data.py'),
                                 'lessonlib.data.check_layout': ('lib/data.html#check_layout', 'lessonlib/data.py'),
                                 'lessonlib.data.dataset': ('lib/data.html#dataset', 'lessonlib/data.py'),

@@ -84,16 +84,20 @@ def dataset(
     return Dataset(name=name, scale=scale, **row)
 
 # %% ../nbs/lib/data.ipynb #ce648498
+def _wanted(row: Dataset) -> str:
+    return ", ".join(file.replace("|", " or ") for file in row.files)
+
 def check_layout(
     row: Dataset, # The data set
     folder: Path, # Where it is said to be
 ) -> Path: # `folder`
     "Raise `DataError` if a file that the lessons need is missing."
-    missing = [pattern for pattern in row.files if next(folder.glob(pattern), None) is None]
+    missing = [" or ".join(patterns) for patterns in (file.split("|") for file in row.files)
+               if not any(next(folder.glob(pattern), None) for pattern in patterns)]
     packed = sorted(file.name for file in folder.glob("*.7z"))
     if missing and packed:
         raise DataError(f"{folder} holds archives that Python cannot open: {', '.join(packed)}. "
-                        f"Unpack them there with 7-Zip, so that {', '.join(row.files)} exist")
+                        f"Unpack them there with 7-Zip, so that {_wanted(row)} exist")
     if missing:
         raise DataError(f"{folder} is not a whole copy of {row.title}: nothing there matches "
                         f"{', '.join(missing)}. Lay the set out as the original is ({row.page}), "
@@ -170,7 +174,7 @@ def _from_url(row: Dataset, folder: Path) -> Path:
 # %% ../nbs/lib/data.ipynb #5521462f
 def _by_hand(row: Dataset, folder: Path) -> Path:
     raise DataError(f"{row.title} has no address that can be checked by a hash. Get it from "
-                    f"{row.page}, put {', '.join(row.files)} into {folder} and try again")
+                    f"{row.page}, put {_wanted(row)} into {folder} and try again")
 
 def _from_kaggle(row: Dataset, folder: Path) -> Path:
     competition = row.full["competition"]
