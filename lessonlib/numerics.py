@@ -28,13 +28,15 @@ def autocast_forward(
     model: nn.Module, # Changed in place: gets two hooks
 ) -> nn.Module: # The same model
     "Compute a model's forward pass in bfloat16 on the CPU; its results are 32-bit numbers again."
-    region = torch.autocast("cpu", dtype=torch.bfloat16)
-    def enter(module: nn.Module, args: Any) -> None: region.__enter__()
+    regions: list[torch.autocast] = []
+    def enter(module: nn.Module, args: Any) -> None:
+        regions.append(torch.autocast("cpu", dtype=torch.bfloat16))
+        regions[-1].__enter__()
     def leave(module: nn.Module, args: Any, result: Any) -> Any:
-        region.__exit__(None, None, None)
+        regions.pop().__exit__(None, None, None)
         return to_float(result)
     model.register_forward_pre_hook(enter)
-    model.register_forward_hook(leave, always_call=True)
+    model.register_forward_hook(leave, always_call=True, prepend=True) # Last in, first out
     return model
 
 class ChannelsLastInput(Callback):
