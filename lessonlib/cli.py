@@ -223,6 +223,7 @@ def table(
 
 def main() -> None:
     "The program `lessons`."
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning) # fastai's
     try:
         app()
     except (LessonError, OSError) as error:

@@ -121,7 +121,7 @@ def _annotate(
     aligned: dict[str, Any] = {key: names[along]
                                for (key, names), along in zip(_ALIGN.items(), side)}
     line = {"arrowstyle": "-", "lw": .4, "shrinkA": 0, "shrinkB": 2} if far > 4 else None
-    return ax.annotate(text, tuple(point), (far * side[0], far * side[1]), fontsize=7,
+    return ax.annotate(text, tuple(point), (far * side[0], far * side[1]), fontsize=8,
                        textcoords="offset points", arrowprops=line, **aligned)
 
 # %% ../nbs/lib/show.ipynb #18e1bb8b
