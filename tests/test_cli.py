@@ -107,8 +107,10 @@ def test_a_failed_lesson_is_recorded_and_fails_the_command(tmp_path):
 
 
 WAITING = "import os, time\nfrom pathlib import Path\nPath({file!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
-RUNNING = """from pathlib import Path
+RUNNING = """import signal
+from pathlib import Path
 from lessonlib.runner import Run, run_notebook
+signal.signal(signal.SIGINT, signal.default_int_handler) # A job in the background begins without it
 run_notebook(Path({path!r}), Run(out=Path({out!r})))"""
 
 
@@ -118,9 +120,12 @@ def test_control_c_ends_the_run_and_its_kernel(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "waits.ipynb")
     program = RUNNING.format(path=str(tmp_path / "waits.ipynb"), out=str(tmp_path / "out"))
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as running:
-        until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
-        running.send_signal(signal.SIGINT)
-        assert "KeyboardInterrupt" in running.communicate(timeout=60)[1]
+        try:
+            until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text())
+            running.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in running.communicate(timeout=60)[1]
+        finally:
+            running.kill()
     kernel = int((tmp_path / "pid").read_text())
     until(lambda: not psutil.pid_exists(kernel))
     assert (tmp_path / "out/waits.ipynb").is_file(), "the notebook as far as it came is kept"
