@@ -101,7 +101,8 @@ def run(
     from lessonlib.runner import Run, choose_lessons, passed, run_lessons
     overrides = ",".join([*filter(None, [os.environ.get("LESSONS_SET")]), *(set_ or [])])
     parse_overrides(overrides)
-    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else 0
+    shared = jobs > 1 and "OMP_NUM_THREADS" not in os.environ
+    threads = max(1, (os.cpu_count() or 1) // jobs) if shared else 0
     task = Run(_set_scale(scale), overrides, current_seed() if seed is None else seed,
                out or output_dir(), threads)
     console = _console()

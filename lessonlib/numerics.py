@@ -34,7 +34,7 @@ def autocast_forward(
         regions[-1].__enter__()
     def leave(module: nn.Module, args: Any, result: Any) -> Any:
         regions.pop().__exit__(None, None, None)
-        return to_float(result)
+        return None if result is None else to_float(result) # None: the pass has failed
     model.register_forward_pre_hook(enter)
     model.register_forward_hook(leave, always_call=True, prepend=True) # Last in, first out
     return model

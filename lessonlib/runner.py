@@ -64,8 +64,8 @@ class Run:
         return {"LESSONS_SCALE": self.scale, "LESSONS_SET": self.overrides,
                 "LESSONS_SEED": str(self.seed), "LESSONS_OUT": str(self.out.resolve()),
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-                **{name: os.environ.get(name, default)
-                   for name, default in {**_KERNEL, **threads}.items()}}
+                **{name: os.environ.get(name, default) for name, default in _KERNEL.items()},
+                **threads}
 
 # %% ../nbs/lib/runner.ipynb #3d345754
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
