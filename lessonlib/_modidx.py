@@ -212,6 +212,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'lessonlib.cli._number': ('lib/cli.html#_number', 'lessonlib/cli.py'),
                                'lessonlib.cli._progress': ('lib/cli.html#_progress', 'lessonlib/cli.py'),
                                'lessonlib.cli._set_scale': ('lib/cli.html#_set_scale', 'lessonlib/cli.py'),
+                               'lessonlib.cli._threads': ('lib/cli.html#_threads', 'lessonlib/cli.py'),
                                'lessonlib.cli._weights': ('lib/cli.html#_weights', 'lessonlib/cli.py'),
                                'lessonlib.cli.check_settings': ('lib/cli.html#check_settings', 'lessonlib/cli.py'),
                                'lessonlib.cli.data': ('lib/cli.html#data', 'lessonlib/cli.py'),

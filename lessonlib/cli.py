@@ -83,6 +83,10 @@ def _progress(console: Console) -> Progress:
     return Progress(TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(),
                     TextColumn("cells"), TimeElapsedColumn(), console=console)
 
+def _threads(jobs: int) -> int:
+    shared = jobs > 1 and "OMP_NUM_THREADS" not in os.environ
+    return max(1, (os.cpu_count() or 1) // jobs) if shared else 0
+
 # %% ../nbs/lib/cli.ipynb #f1ca5c6d
 @app.command()
 def run(
@@ -101,10 +105,8 @@ def run(
     from lessonlib.runner import Run, choose_lessons, passed, run_lessons
     overrides = ",".join([*filter(None, [os.environ.get("LESSONS_SET")]), *(set_ or [])])
     parse_overrides(overrides)
-    shared = jobs > 1 and "OMP_NUM_THREADS" not in os.environ
-    threads = max(1, (os.cpu_count() or 1) // jobs) if shared else 0
     task = Run(_set_scale(scale), overrides, current_seed() if seed is None else seed,
-               out or output_dir(), threads)
+               out or output_dir(), _threads(jobs))
     console = _console()
     lessons = choose_lessons(names or [])
     check_settings(lessons, overrides)
