@@ -61,7 +61,7 @@ def _number(value: Any, digits: int = 4) -> str:
     return "–" if value is None else f"{value:.{digits}f}" if digits else f"{value:.0f}"
 
 def results_table(
-    results: list[dict[str, Any]], # As `run_lesson` returns or `read_results` reads them
+    results: list[dict[str, Any]], # As `run_lessons` returns or `read_results` reads them
 ) -> Table: # To be printed
     "Lay results out: lesson, data, metric, value, bound, baseline, seconds, memory."
     from lessonlib.runner import passed

@@ -171,7 +171,7 @@ def run_lessons(
     return _complete(all_of_them())
 
 def passed(
-    result: dict[str, Any], # As `run_lesson` returns it
+    result: dict[str, Any], # One that `run_lessons` returns
 ) -> bool: # Whether the lesson ran to the end and met its bound
     "Tell whether a result is good."
     value, bound = result["value"], result["bound"]
