@@ -28,6 +28,7 @@ class Measured:
     dataset: str = "" # A name in the catalogue
     data: str = "" # What the data are
     value: float | None = None # The metric, a mean over `seeds`; None if not measured
+    why: str = "" # Why there is no value
     sd: float | None = None # Standard deviation over `seeds`
     seeds: tuple[int, ...] = () # What was repeated
     baseline: float | None = None # The metric of the method beside it
@@ -50,9 +51,9 @@ def figure(
 
 def reached(
     result: Measured, # A row of the results
-) -> str: # Such as '25.2 % ± 3.3 %', or 'not measured'
+) -> str: # Such as '25.2 % ± 3.3 %', or 'not measured' and why
     "Write the value and its spread."
-    if result.value is None: return "not measured"
+    if result.value is None: return "not measured" + (f" ({result.why})" if result.why else "")
     return figure(result, result.value) + (f" ± {figure(result, result.sd)}" if result.sd else "")
 
 def minutes(
@@ -71,6 +72,8 @@ def _measured(file: Path, lesson: str, scale: str, row: dict[str, Any]) -> Measu
         raise DataError(f"{file}: [{lesson}.{scale}] needs a dataset of {LESSONS[lesson].datasets}")
     if ("value" in values) != bool(values.get("seeds")):
         raise DataError(f"{file}: [{lesson}.{scale}] needs both value and seeds, or neither")
+    if values and ("value" in values) == ("why" in values):
+        raise DataError(f"{file}: [{lesson}.{scale}] needs a value, or why there is none")
     values["seeds"] = tuple(values.get("seeds", ()))
     return Measured(lesson, scale, row["style"], **values)
 
@@ -107,12 +110,14 @@ def table_row(
     "Write one result as a row of the table in the README."
     first = ["", ""]
     if result.scale == "sample": first = [f"[{lesson.name}](nbs/{lesson.notebook})", build]
-    if result.value is None: cells = ["**real**, not measured", lesson.metric, "", "", "", "", ""]
+    command = f"`{result.command}`" if result.command else ""
+    if result.value is None:
+        cells = [f"**real**, {reached(result)}", lesson.metric, *[""] * 4, command]
     else:
         beside = f"{figure(result, result.baseline)} {result.beside}" if result.baseline else ""
         seeds = f", {len(result.seeds)} seeds" if len(result.seeds) > 1 else ""
         cells = [source(result), lesson.metric, f"**{reached(result)}**", beside, minutes(result),
-                 f"{result.date}, {result.machine}{seeds}", f"`{result.command}`"]
+                 f"{result.date}, {result.machine}{seeds}", command]
     first.append(f"`{result.scale}`, {cells[0]}")
     return f"| {' | '.join([*first, *cells[1:]])} |"
 
@@ -128,7 +133,7 @@ def results_markdown(
 
 # %% ../nbs/lib/measured.ipynb #99d00e65
 def _reached(result: Measured) -> str:
-    if result.value is None: return f"`{result.scale}`: not measured"
+    if result.value is None: return f"`{result.scale}`: {reached(result)}"
     beside = f"; {result.beside} {figure(result, result.baseline)}" if result.baseline else ""
     also = f"; {result.also}" if result.also else ""
     first, *others = result.seeds

@@ -224,6 +224,8 @@ def test_modules_are_in_step_and_notebooks_are_clean():
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
 def test_notebooks_are_made_of_small_cells_with_prose(path):
     cells = nbformat.read(path, as_version=4).cells
+    title = next(cell for cell in cells if not cell.source.startswith("#| default_exp"))
+    assert title in cells[:2] and re.match(r"# .+\n+> ", title.source), "module, title and promise come first"
     lengths = sorted(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "code")
     assert lengths[-1] <= 31, "a cell has over 30 lines besides its directive"
     checked, with_output = checked_share(nbformat.read(path, as_version=4))
