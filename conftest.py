@@ -1,6 +1,8 @@
 """Settings of pytest and nbval for the notebooks and for tests/."""
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 # Notebooks write models and results; a test run must not touch those of the reader.
 os.environ.setdefault("LESSONS_OUT", tempfile.mkdtemp(prefix="lessonlib-test-"))
@@ -12,6 +14,17 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 # Threads that wait shall sleep, not spin: tests share their machine with other work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_configure(config):
+    """Start kernels without the reader's IPython settings, and with a watch on unseeded draws."""
+    if not config.getoption("nbval", default=False): return
+    room = tempfile.TemporaryDirectory(prefix="lessonlib-ipython-", ignore_cleanup_errors=True)
+    config.add_cleanup(room.cleanup)
+    startup = Path(room.name, "profile_default", "startup")
+    startup.mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "tests" / "kernel_startup.py", startup)
+    os.environ["IPYTHONDIR"] = room.name
 
 
 def pytest_collectstart(collector):
