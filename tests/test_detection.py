@@ -45,7 +45,7 @@ from lessonlib.core import ConfigError
 from lessonlib.detection import DetectionLoss, detect, detection_losses, focal_loss, suppress
 
 MANY = make_anchors([4, 2, 1], (.7, 1., 1.3), SHAPES)
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 seeds = st.integers(0, 2**31)
 
 
@@ -378,7 +378,7 @@ def coco_says(found, truth, points=None, ious=None):
     return np.where((judge.eval["precision"][0, 0, :, 0, -1] < 0), np.nan, means)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_coco_is_pycocotools(seed):
     found, truth = some_set(seed)
@@ -387,7 +387,7 @@ def test_coco_is_pycocotools(seed):
     assert np.allclose(average_precisions(found, truth, 3, "voc07", rule="coco"), eleven, equal_nan=True, atol=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seeds)
 def test_all_points_are_pycocotools(seed):
     found, truth = some_set(seed)

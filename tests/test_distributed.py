@@ -104,7 +104,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     assert one["items"]["metrics"] == pytest.approx(two["items"]["metrics"], abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(1, 5))
 def test_each_row_is_dealt_once_and_few_are_dealt_again(rows, size, n):
     order = torch.randperm(rows)

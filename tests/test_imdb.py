@@ -259,14 +259,14 @@ BITS = [*"aabcABI.,!?-/#&;:()\"0159éß🙂映", " ", "  ", "\n", "\t", "...", "
         "amp;", "#39;", "U.S. ", "gonna ", "Mr. ", "xxmaj ", "aaa", "THE ", "Film "]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.sampled_from(BITS), max_size=25).map("".join), min_size=1, max_size=20))
 def test_tokens_are_those_of_fastai(texts):
     table = tokenize(texts)
     for i, expected in enumerate(FASTAI(texts)): assert table[i] == list(expected), texts[i]
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=40), min_size=4, max_size=12))
 def test_any_text_becomes_tokens_without_blanks(texts):
     table = tokenize(texts)

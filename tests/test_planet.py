@@ -86,7 +86,7 @@ def test_four_components_give_the_same_tensor_as_three(tmp_path: Path):
     assert (three - four).abs().mean() < .03
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(np.float32, (6, 4), elements=st.floats(0, 1, width=32)), arrays(bool, (6, 4)),
        st.lists(st.floats(.01, .99), min_size=1, max_size=9, unique=True), st.sampled_from([.5, 1., 2.]))
 def test_curve_is_scikit_learns(probs: np.ndarray, targs: np.ndarray, steps: list[float], beta: float):

@@ -185,7 +185,7 @@ def test_repeated_and_missing_days_are_refused():
         timeline(shop, pd.Series(pd.to_datetime(["2015-01-01", None]), name="Date"))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(arrays(bool, (4, 25)), arrays(bool, (4, 25)), st.integers(-9, 0), st.integers(0, 9))
 def test_events_agree_with_their_definition(happened, kept, first, last):
     kept[:, 0] = True

@@ -116,14 +116,14 @@ def test_what_is_strange_in_a_sentence_is_named(translator, text, unknown):
 sentence = st.lists(st.sampled_from("a b c d e".split()), max_size=9)
 
 
-@settings(max_examples=1000, deadline=None, database=None)
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(sentence, sentence.filter(len)), min_size=1, max_size=8))
 def test_bleu_is_that_of_sacrebleu(corpus):
     """A thousand random corpora, with and without smoothing."""
     assert same_as_sacrebleu(*zip(*corpus)) < 1e-6
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60), st.sampled_from(["en", "fr"]))
 def test_no_text_breaks_the_tokenizer(text, lang):
     """Whatever comes in, tokens are not empty and can be written."""
@@ -132,7 +132,7 @@ def test_no_text_breaks_the_tokenizer(text, lang):
     assert detokenize(tokens, lang).replace(" ", "") == "".join(tokens)
 
 
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=50)
 @given(st.integers(0, 10**6))
 def test_no_sentence_is_on_two_sides(seed):
     """Random pairs with many repeats."""
