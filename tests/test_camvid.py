@@ -93,7 +93,7 @@ def test_the_split_does_not_depend_on_size_or_seed(fastai):
     assert names(get_dls(fastai, size=(64, 64)).valid.items) == first == [f"03C_{n:03d}.png" for n in range(8, 12)]
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(["Void", "Unlabelled", "unlabeled", "VOID"]))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(["Void", "Unlabelled", "unlabeled", "VOID"])))
 def test_void_is_found_by_its_name(number, name):
     codes = [f"class {i}" for i in range(6)]
     codes.insert(number, name)
